@@ -1,0 +1,1 @@
+"""Roofline operators, and the step time they add up to."""

@@ -1,0 +1,128 @@
+"""What the engine is given: every name of a scenario resolved to a plain, frozen object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hwprofiles import GpuProfile
+from simulator.model import ModelSpec
+from simulator.perf.step import StepModel
+from simulator.perf.table import StepTable
+
+Role = Literal["prefill", "decode", "colocated"]
+RouterName = Literal["round_robin", "random", "least_outstanding_tokens"]
+FirstToken = Literal["prefill", "handoff", "decode"]
+Reserve = Literal["before_prefill", "after_prefill"]
+TransferMode = Literal["after_prefill", "layerwise"]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """A pool of identical instances.
+
+    Attributes:
+        name: the pool's name in the scenario.
+        role: what its instances do.
+        gpu: profile of the GPU type.
+        tp: tensor-parallel degree; GPUs per instance.
+        instances: how many instances.
+        step: vectorised step-time model.
+        table: the same, tabulated for the engine up to this pool's limits.
+        block_tokens: tokens per KV block.
+        capacity_blocks: KV blocks of one instance (every rank holds its share of each block).
+        max_num_seqs: sequences that may decode together.
+        max_num_batched_tokens: new tokens one step may compute (prefill and chunk budget).
+        max_wait_s: longest time a prefill batch waits to fill [s] (prefill role only).
+        nics: network interfaces of one instance.
+        usd_per_gpu_hour: price of one GPU [USD/h].
+    """
+
+    name: str
+    role: Role
+    gpu: GpuProfile
+    tp: int
+    instances: int
+    step: StepModel
+    table: StepTable
+    block_tokens: int
+    capacity_blocks: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_wait_s: float
+    nics: int
+    usd_per_gpu_hour: float
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the whole pool."""
+        return self.tp * self.instances
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPlan:
+    """The fabric between prefill and decode instances.
+
+    Attributes:
+        name: link name in the scenario.
+        nic_bytes_per_s: usable bandwidth of one NIC and direction [bytes/s], efficiency included.
+        base_latency_s: from the last byte sent to the KV usable at the receiver [s].
+        message_s: NIC time per message [s], in addition to its bytes.
+        coalesced: one message per rank pair instead of one per layer, K/V and block.
+        spine_bytes_per_s: capacity all transfers share [bytes/s]; ``inf`` when not a bottleneck.
+    """
+
+    name: str
+    nic_bytes_per_s: float
+    base_latency_s: float
+    message_s: float
+    coalesced: bool
+    spine_bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A cluster, ready to be simulated.
+
+    Attributes:
+        name: the scenario's name.
+        mode: ``"disaggregated"`` or ``"colocated"``.
+        model: the model served.
+        pools: prefill pools and decode pools, or colocated pools.
+        link: fabric between them; None when colocated.
+        kv_wire_bytes_per_token: KV bytes one prompt token puts on the wire (each unique KV head
+            once, however many ranks replicate it) [bytes/token].
+        first_token: who emits token 1.
+        reserve: when decode blocks are promised.
+        transfer: whole KV after prefill, or layer by layer behind it.
+        prefill_router: how a request finds its prefill (or colocated) instance.
+        decode_router: how it finds its decode instance.
+        router_latency_s: time from arrival to the queue of an instance [s].
+    """
+
+    name: str
+    mode: Literal["disaggregated", "colocated"]
+    model: ModelSpec
+    pools: tuple[PoolPlan, ...]
+    link: LinkPlan | None
+    kv_wire_bytes_per_token: float
+    first_token: FirstToken
+    reserve: Reserve
+    transfer: TransferMode
+    prefill_router: RouterName
+    decode_router: RouterName
+    router_latency_s: float
+
+    def role(self, role: Role) -> tuple[PoolPlan, ...]:
+        """The pools with this role, in scenario order."""
+        return tuple(p for p in self.pools if p.role == role)
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the whole deployment."""
+        return sum(p.gpus for p in self.pools)
+
+    @property
+    def usd_per_hour(self) -> float:
+        """Price of all its GPUs [USD/h]."""
+        return sum(p.gpus * p.usd_per_gpu_hour for p in self.pools)
