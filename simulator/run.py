@@ -1,0 +1,93 @@
+"""``Run``: everything one simulation leaves behind, before any metric is taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from simulator.records import (
+    REQUEST_COLUMNS,
+    STRIDE_COLUMNS,
+    FloatArray,
+    ItlSketch,
+    Timeline,
+)
+from simulator.scenario.deployment import Deployment
+from simulator.workload import Requests
+
+_INTEGER = {
+    "id": np.int64,
+    "prompt_tokens": np.int64,
+    "output_tokens": np.int64,
+    "state": np.int8,
+    "prefill_instance": np.int32,
+    "decode_instance": np.int32,
+    "preemptions": np.int32,
+}
+
+
+def request_table(rows: FloatArray) -> pd.DataFrame:
+    """Typed request table from raw rows, ordered by request id; instants never reached are NaN.
+
+    Args:
+        rows: shape (requests, ``len(REQUEST_COLUMNS)``), in order of completion.
+    """
+    order = np.argsort(rows[:, 0], kind="stable")
+    columns: dict[str, np.ndarray] = {}
+    for i, name in enumerate(REQUEST_COLUMNS):
+        v = rows[order, i]
+        if name in _INTEGER:
+            columns[name] = v.astype(_INTEGER[name])
+        else:
+            v[v < 0.0] = np.nan
+            columns[name] = v
+    return pd.DataFrame(columns, copy=False)
+
+
+def stride_table(rows: FloatArray) -> pd.DataFrame:
+    """Stride rows as a table (see ``records.STRIDE_COLUMNS``), ordered by start time."""
+    table = pd.DataFrame({name: rows[:, i] for i, name in enumerate(STRIDE_COLUMNS)})
+    whole = [c for c in STRIDE_COLUMNS if not c.endswith("_s") and c != "pairs"]
+    table = table.astype(dict.fromkeys(whole, np.int64))
+    return table.sort_values(["t_start_s", "instance"], kind="stable", ignore_index=True)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Run:
+    """One finished simulation.
+
+    Attributes:
+        deployment: what was simulated.
+        workload: the requests offered (for a closed loop, before the engine set arrivals).
+        seed: seed of every random stream.
+        requests: one row a request, ordered by id (``records.REQUEST_COLUMNS``).
+        instances: one row an instance: ``instance, pool, role, gpus, capacity_blocks`` and the
+            sums of ``records.TOTALS``.
+        itl: histogram of inter-token latencies.
+        timeline: time-weighted ``busy`` (0..1), ``batch`` and ``blocks`` per instance.
+        strides: every stride, when kept; else None.
+        meta: counters: ``events`` handled, ``strides``, ``cpu_s``.
+    """
+
+    deployment: Deployment
+    workload: Requests
+    seed: int
+    requests: pd.DataFrame
+    instances: pd.DataFrame
+    itl: ItlSketch
+    timeline: Timeline
+    strides: pd.DataFrame | None
+    meta: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def end_s(self) -> float:
+        """Instant of the last token of the run [s]."""
+        return float(np.nanmax(self.requests["last_token_s"].to_numpy(), initial=0.0))
+
+    def __repr__(self) -> str:
+        return (
+            f"Run({self.deployment.name!r}, {len(self.requests)} requests, "
+            f"{self.end_s:.1f} s simulated)"
+        )
