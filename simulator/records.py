@@ -185,12 +185,16 @@ class StrideLog:
         instances: number of instances in the run.
         width_s: first guess of the timeline's bin width [s].
         keep: also keep every row.
+
+    The engine appends rows to ``buffer`` and calls ``flush`` when it holds ``limit`` values; gaps
+    between two tokens of a request that were not consecutive decode steps go to ``gaps``.
     """
 
     FLUSH_ROWS = 8192
 
     def __init__(self, instances: int, width_s: float, keep: bool) -> None:
         self.buffer: array[float] = array("d")
+        self.gaps: array[float] = array("d")
         self.limit = self.FLUSH_ROWS * N_STRIDE
         self.kept: list[FloatArray] | None = [] if keep else None
         self.itl = ItlSketch()
@@ -199,7 +203,11 @@ class StrideLog:
         self.instances = instances
 
     def flush(self) -> None:
-        """Fold the buffered rows into the aggregates and empty the buffer in place."""
+        """Fold the buffered rows into the aggregates and empty the buffers in place."""
+        if self.gaps:
+            gaps = np.array(self.gaps, dtype=np.float64)
+            del self.gaps[:]
+            self.itl.add(gaps, np.ones_like(gaps))
         if not self.buffer:
             return
         rows = np.array(self.buffer, dtype=np.float64).reshape(-1, N_STRIDE)

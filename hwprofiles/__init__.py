@@ -1,0 +1,44 @@
+"""Hardware as data: GPU profiles, links and prices, each number with its unit and its source."""
+
+from hwprofiles.library import (
+    gpu_names,
+    link_names,
+    load_gpu,
+    load_link,
+    load_prices,
+)
+from hwprofiles.links import LinkProfile
+from hwprofiles.param import Param, Source
+from hwprofiles.prices import PriceBook
+from hwprofiles.profile import (
+    AllReduceParams,
+    BusAllReduce,
+    DecodeAttentionParams,
+    ElementwiseParams,
+    GemmParams,
+    GpuProfile,
+    KernelFamily,
+    NvlinkAllReduce,
+    PrefillAttentionParams,
+)
+
+__all__ = [
+    "AllReduceParams",
+    "BusAllReduce",
+    "DecodeAttentionParams",
+    "ElementwiseParams",
+    "GemmParams",
+    "GpuProfile",
+    "KernelFamily",
+    "LinkProfile",
+    "NvlinkAllReduce",
+    "Param",
+    "PrefillAttentionParams",
+    "PriceBook",
+    "Source",
+    "gpu_names",
+    "link_names",
+    "load_gpu",
+    "load_link",
+    "load_prices",
+]

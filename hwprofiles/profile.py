@@ -1,0 +1,184 @@
+"""A GPU as the step-time model sees it: a data sheet, and the kernels measured on it.
+
+All objects are frozen and hashable, so a profile can key a cache and travel to a worker process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+from hwprofiles.param import Param
+from simulator.errors import ProfileError, suggest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GemmParams:
+    """Matrix multiplication of one compute type; fields in ``schema.GEMM``."""
+
+    t0_s: Param
+    compute_eff: Param
+    memory_eff: Param
+    p: Param
+    quant_eff: Param | None = None
+    error: Param | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeAttentionParams:
+    """Decode attention over a KV cache of one type; fields in ``schema.DECODE_ATTENTION``."""
+
+    t0_s: Param
+    tile_s: Param
+    memory_eff: Param
+    error: Param | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefillAttentionParams:
+    """Prefill attention over a KV cache of one type; fields in ``schema.PREFILL_ATTENTION``."""
+
+    t0_s: Param
+    compute_eff: Param
+    memory_eff: Param
+    head_dim_exponent: Param
+    error: Param | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NvlinkAllReduce:
+    """One-shot or two-shot all-reduce over NVLink; fields in ``schema.NVLINK_ALL_REDUCE``."""
+
+    t0_s: Param
+    rank_s: Param
+    one_shot_eff: Param
+    two_shot_s: Param
+    two_shot_eff: Param
+    error: Param | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BusAllReduce:
+    """All-reduce over a shared bus for one number of GPUs; fields in ``schema.BUS_ALL_REDUCE``."""
+
+    gpus: int
+    alpha_s: Param
+    bus_bytes_per_s: Param
+    error: Param | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ElementwiseParams:
+    """Norms, activations, rotary embedding; fields in ``schema.ELEMENTWISE``."""
+
+    t0_s: Param
+    memory_eff: Param
+    kernels_per_layer: Param
+
+
+AllReduceParams = NvlinkAllReduce | tuple[BusAllReduce, ...]
+"""Either one set for any number of GPUs, or one set per number of GPUs, ascending."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelFamily:
+    """The kernels of one serving engine on one GPU; per type where the type matters.
+
+    Attributes:
+        name: e.g. ``"vllm"``.
+        gemm: (compute type, parameters) pairs.
+        decode_attention: (KV type, parameters) pairs.
+        prefill_attention: (KV type, parameters) pairs.
+        all_reduce: intra-node all-reduce; None when only single-GPU instances were characterised.
+        elementwise: everything that only moves bytes.
+    """
+
+    name: str
+    gemm: tuple[tuple[str, GemmParams], ...]
+    decode_attention: tuple[tuple[str, DecodeAttentionParams], ...]
+    prefill_attention: tuple[tuple[str, PrefillAttentionParams], ...]
+    elementwise: ElementwiseParams
+    all_reduce: AllReduceParams | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuProfile:
+    """A GPU type. Data-sheet fields are described in ``schema.GPU``.
+
+    Attributes:
+        name: canonical name.
+        aliases: other names it answers to.
+        description: one line for reports.
+        kernels: kernel families; the first is the default.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    description: str
+    memory_bytes: Param
+    memory_bytes_per_s: Param
+    l2_bytes: Param
+    sms: Param
+    bf16_flops: Param
+    pcie_bytes_per_s: Param
+    nic_bytes_per_s: Param
+    gpus_per_node: Param
+    tdp_w: Param
+    kernels: tuple[KernelFamily, ...]
+    fp8_flops: Param | None = None
+    int8_ops: Param | None = None
+    nvlink_bytes_per_s: Param | None = None
+
+    @property
+    def has_fp8(self) -> bool:
+        """Whether it multiplies in fp8; if not, fp8 weights are weight-only."""
+        return self.fp8_flops is not None
+
+    def peak_flops(self, dtype: str) -> float:
+        """Dense peak of a compute type, ``bf16`` or ``fp8`` [FLOP/s].
+
+        Raises:
+            ProfileError: if the GPU does not compute in it.
+        """
+        peak = {"bf16": self.bf16_flops, "fp8": self.fp8_flops}.get(dtype)
+        if peak is None:
+            raise ProfileError(f"{self.name}: compute type '{dtype}' has no peak FLOP/s.")
+        return peak.value
+
+    def family(self, name: str | None = None) -> KernelFamily:
+        """A kernel family by name; the profile's first when None.
+
+        Raises:
+            ProfileError: unknown name.
+        """
+        if name is None:
+            return self.kernels[0]
+        found = {family.name: family for family in self.kernels}
+        if name not in found:
+            raise ProfileError(f"{self.name}: kernels '{name}' are unknown; {suggest(name, found)}")
+        return found[name]
+
+    def parameters(self) -> Iterator[tuple[str, Param]]:
+        """Every parameter with its dotted path, e.g. ``kernels.vllm.gemm.bf16.t0_s``."""
+        yield from _params(self, "")
+        for family in self.kernels:
+            root = f"kernels.{family.name}"
+            for operator in ("gemm", "decode_attention", "prefill_attention"):
+                for dtype, params in getattr(family, operator):
+                    yield from _params(params, f"{root}.{operator}.{dtype}.")
+            for where, params in _all_reduces(family):
+                yield from _params(params, f"{root}.all_reduce.{where}")
+            yield from _params(family.elementwise, f"{root}.elementwise.")
+
+
+def _all_reduces(family: KernelFamily) -> list[tuple[str, NvlinkAllReduce | BusAllReduce]]:
+    if isinstance(family.all_reduce, tuple):
+        return [(f"bus.{entry.gpus}.", entry) for entry in family.all_reduce]
+    return [] if family.all_reduce is None else [("nvlink.", family.all_reduce)]
+
+
+def _params(holder: object, prefix: str) -> Iterator[tuple[str, Param]]:
+    for f in fields(holder):  # type: ignore[arg-type]  # every caller passes a dataclass
+        value = getattr(holder, f.name)
+        if isinstance(value, Param):
+            yield f"{prefix}{f.name}", value

@@ -1,0 +1,86 @@
+"""The fields of GPU and link profiles, as tables: read by the loader, the tests and the docs."""
+
+from __future__ import annotations
+
+from hwprofiles.param import Field
+
+GPU = (
+    Field("memory_bytes", "bytes", 1e8, 1e13, "device memory, as the driver reports it"),
+    Field("memory_bytes_per_s", "bytes/s", 1e9, 1e15, "memory bandwidth"),
+    Field("l2_bytes", "bytes", 1e5, 1e11, "L2 cache"),
+    Field("sms", "1", 1, 1e5, "streaming multiprocessors", integer=True),
+    Field("bf16_flops", "FLOP/s", 1e11, 1e17, "dense (not sparse) bf16 tensor peak"),
+    Field("fp8_flops", "FLOP/s", 1e11, 1e17, "dense fp8 tensor peak; absent: no fp8 units", False),
+    Field("int8_ops", "OP/s", 1e11, 1e17, "dense int8 tensor peak", False),
+    Field("nvlink_bytes_per_s", "bytes/s", 1e9, 1e14, "NVLink of one GPU, one way", False),
+    Field("pcie_bytes_per_s", "bytes/s", 1e8, 1e13, "PCIe of one GPU, one way"),
+    Field("nic_bytes_per_s", "bytes/s", 1e7, 1e13, "network interface per GPU, one way"),
+    Field("gpus_per_node", "1", 1, 1024, "GPUs that share the intra-node fabric", integer=True),
+    Field("tdp_w", "W", 1, 1e5, "board power limit"),
+)
+
+_T0 = Field("t0_s", "s", 0, 1e-2, "fixed cost of a call")
+_COMPUTE = Field("compute_eff", "1", 0.01, 1, "fraction of the dense peak reached")
+_MEMORY = Field("memory_eff", "1", 0.01, 4, "fraction of the memory bandwidth reached")
+_ERROR = Field("error", "1", 0, 5, "mean relative error on held-out shapes", False)
+
+GEMM = (
+    _T0,
+    _COMPUTE,
+    _MEMORY,
+    Field("p", "1", 1, 16, "sharpness of the roofline's corner"),
+    Field("quant_eff", "1", 0.01, 8, "bandwidth fraction of activation quantisation", False),
+    _ERROR,
+)
+DECODE_ATTENTION = (
+    _T0,
+    Field("tile_s", "s", 0, 1e-3, "cost of a (sequence, KV head) on one multiprocessor"),
+    _MEMORY,
+    _ERROR,
+)
+PREFILL_ATTENTION = (
+    _T0,
+    _COMPUTE,
+    _MEMORY,
+    Field("head_dim_exponent", "1", 0, 2, "compute_eff scales with (head_dim/128) to this power"),
+    _ERROR,
+)
+NVLINK_ALL_REDUCE = (
+    _T0,
+    Field("rank_s", "s", 0, 1e-3, "cost of each further rank"),
+    Field("one_shot_eff", "1", 0.01, 2, "fraction of NVLink reached one-shot"),
+    Field("two_shot_s", "s", 0, 1e-2, "extra fixed cost of two-shot"),
+    Field("two_shot_eff", "1", 0.01, 2, "fraction of NVLink reached two-shot"),
+    _ERROR,
+)
+BUS_ALL_REDUCE = (
+    Field("alpha_s", "s", 0, 1, "fixed cost at this number of GPUs"),
+    Field("bus_bytes_per_s", "bytes/s", 1e6, 1e13, "bus bandwidth at this number of GPUs"),
+    _ERROR,
+)
+ELEMENTWISE = (
+    _T0,
+    _MEMORY,
+    Field("kernels_per_layer", "1", 0, 100, "elementwise kernels of a decoder layer"),
+)
+
+LINK = (
+    Field("nic_bytes_per_s", "bytes/s", 1e6, 1e14, "raw bandwidth of one NIC, one way"),
+    Field("efficiency", "1", 0.01, 1, "fraction of it a KV transfer reaches"),
+    Field("base_latency_s", "s", 0, 10, "last byte sent to KV usable at the receiver"),
+    Field("message_s", "s", 0, 1, "NIC time of a message, besides its bytes"),
+)
+
+DTYPES = ("bf16", "fp8")
+"""Types a kernel's parameters are given for."""
+
+SECTIONS = {
+    "gpu": GPU,
+    "gemm": GEMM,
+    "decode_attention": DECODE_ATTENTION,
+    "prefill_attention": PREFILL_ATTENTION,
+    "all_reduce (nvlink)": NVLINK_ALL_REDUCE,
+    "all_reduce (bus, per number of GPUs)": BUS_ALL_REDUCE,
+    "elementwise": ELEMENTWISE,
+    "link": LINK,
+}

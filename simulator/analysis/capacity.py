@@ -1,0 +1,244 @@
+"""The largest rate one instance sustains, and what stops it: fluid limits of a saturated instance.
+
+References:
+    [1] J. G. Dai, On positive Harris recurrence of multiclass queueing networks: a unified approach
+        via fluid limit models, Ann. Appl. Probab. 5(1), 1995: a work-conserving station is stable
+        if it drains faster than it is fed whenever it is saturated. Hence every rate here is taken
+        at the batch an instance runs *when work is always waiting*, not at its best batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator.analysis.demand import Demand, IntArray
+from simulator.analysis.steps import FloatArray, StepTimes
+from simulator.scenario.deployment import PoolPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What one instance sustains.
+
+    Attributes:
+        rate_rps: largest sustainable request rate [1/s]; ``inf`` if it has nothing to do.
+        limit: what stops it: ``compute``, ``batch limit``, ``token budget`` or ``KV capacity``.
+        batch: mean number in its batch at that rate: prompts (prefill) or decoding sequences.
+        step_s: mean step time at that rate [s].
+        tpot_rate_rps: largest rate with a mean step within the TPOT target [1/s]; None without one.
+        tpot_batch: decoding sequences at that rate.
+    """
+
+    rate_rps: float
+    limit: str
+    batch: float
+    step_s: float
+    tpot_rate_rps: float | None = None
+    tpot_batch: float | None = None
+
+
+NOTHING = Capacity(float("inf"), "compute", 0.0, 0.0)
+
+
+def pack_prompts(prompt: IntArray, budget: int, max_seqs: int) -> IntArray:
+    """FCFS batches of whole prompts under a token budget; a longer prompt runs alone.
+
+    Args:
+        prompt: prompt tokens in order of arrival.
+        budget: new tokens one step may compute.
+        max_seqs: prompts one step may hold.
+
+    Returns:
+        Position of the first prompt of each batch.
+    """
+    total = np.concatenate([[0], np.cumsum(prompt)])
+    # a batch that starts at prompt i ends before the first one that overflows the budget
+    after = np.searchsorted(total, total[:-1] + budget, side="right") - 1
+    here = np.arange(prompt.size)
+    follow = np.clip(after, here + 1, here + max_seqs).tolist()
+    starts, i = [], 0
+    while i < len(follow):
+        starts.append(i)
+        i = follow[i]
+    return np.array(starts, dtype=np.int64)
+
+
+def prefill_capacity(
+    pool: PoolPlan, times: StepTimes, demand: Demand, transfer_s: float
+) -> Capacity:
+    """Largest rate of a prefill instance: a backlog served in full FCFS batches.
+
+    The backlog is the workload itself, packed in its own order, so the batch mix is the real one.
+    A prompt's blocks stay until its KV has left: by Little's law the rate also has to satisfy
+    ``rate · E[blocks] · (batch time + transfer) ≤ capacity``.
+
+    Args:
+        pool: the prefill pool.
+        times: its step times.
+        demand: the requests.
+        transfer_s: time the KV stays after prefill, without contention [s].
+    """
+    prompt = demand.prompt.astype(np.float64)
+    starts = pack_prompts(demand.prompt, pool.max_num_batched_tokens, pool.max_num_seqs)
+    tokens = np.add.reduceat(prompt, starts)
+    prompts = np.diff(np.append(starts, prompt.size)).astype(np.float64)
+    seconds = times.mixed_s(
+        batch=0.0,
+        kv_tokens=0.0,
+        new=tokens,
+        pairs=np.add.reduceat(0.5 * prompt * prompt, starts),
+        read=tokens,
+        chunks=prompts,
+        rows=prompts,
+    )
+    rate = len(demand) / float(seconds.sum())
+    held_s = float(np.dot(seconds, tokens) / tokens.sum()) + transfer_s
+    kv_rate = pool.capacity_blocks / (demand.mean_prompt_blocks(pool.block_tokens) * held_s)
+    limit = "compute" if rate <= kv_rate else "KV capacity"
+    return Capacity(min(rate, kv_rate), limit, len(demand) / starts.size, float(seconds.mean()))
+
+
+def decode_capacity(
+    pool: PoolPlan,
+    times: StepTimes,
+    demand: Demand,
+    hold_s: float,
+    tpot_s: float | None,
+) -> Capacity:
+    """Largest rate of a decode instance: B sequences decode at all times.
+
+    With B running sequences of mean context S̄ a step takes ``t(B, B·S̄)`` and completes ``B/steps``
+    requests. B is limited by ``max_num_seqs`` and by the KV blocks of the running sequences plus
+    those promised to transfers, ``rate · hold · E[prompt blocks]``.
+
+    Args:
+        pool: the decode pool.
+        times: its step times.
+        demand: the requests.
+        hold_s: time a request's blocks are promised before it can join, without contention [s].
+        tpot_s: largest mean step time wanted [s], if any.
+    """
+    steps = demand.mean_steps
+    if steps == 0.0:
+        return NOTHING
+    batch = np.arange(1.0, pool.max_num_seqs + 1.0)
+    step_s = times.decode_s(batch, batch * demand.mean_context)
+    rate = batch / (steps * step_s)
+    blocks = batch * demand.mean_running_blocks(pool.block_tokens)
+    blocks += rate * hold_s * demand.mean_prompt_blocks(pool.block_tokens)
+    limits = {
+        "batch limit": float(pool.max_num_seqs),
+        "KV capacity": _largest(batch, blocks, pool.capacity_blocks),
+    }
+    return _capacity(batch, step_s, rate, limits, tpot_s)
+
+
+def colocated_capacity(
+    pool: PoolPlan, times: StepTimes, demand: Demand, tpot_s: float | None
+) -> Capacity:
+    """Largest rate of a colocated instance that decodes first and prefills in the budget left over.
+
+    In steady state B decoding sequences finish ``r = B/steps`` requests a step, so ``r·E[P]`` prompt
+    tokens must be prefilled a step. Steps are of two kinds: pure decode steps, and a share φ that
+    also carries a chunk, ``φ = max(r·E[P]/(budget − B), 1 − exp(−r))``: the first when chunks fill
+    the budget, the second when whole prompts come one by one (Poisson admissions). B is limited by
+    the sequences, by the KV blocks (prompts under prefill hold theirs too) and by the budget,
+    ``B + r·E[P] ≤ budget``.
+
+    Args:
+        pool: the colocated pool.
+        times: its step times.
+        demand: the requests.
+        tpot_s: largest mean step time wanted [s], if any.
+    """
+    steps = demand.mean_steps
+    if steps == 0.0:
+        return prefill_capacity(pool, times, demand, 0.0)
+    budget = float(pool.max_num_batched_tokens)
+    batch = np.arange(1.0, min(pool.max_num_seqs, pool.max_num_batched_tokens) + 1.0)
+    step_s = colocated_step_s(times, demand, batch, budget)
+    admitted = batch / steps
+    # a prompt is under prefill for this many steps
+    prefilling = np.maximum(1.0, demand.mean_prompt / np.maximum(budget - batch, 1.0))
+    blocks = batch * demand.mean_running_blocks(pool.block_tokens)
+    blocks += admitted * demand.mean_prompt_blocks(pool.block_tokens) * (prefilling + 1.0) / 2.0
+    limits = {
+        "batch limit": _largest(batch, batch + admitted * prefilling, pool.max_num_seqs),
+        "KV capacity": _largest(batch, blocks, pool.capacity_blocks),
+        "token budget": _largest(batch, batch + admitted * demand.mean_prompt, budget),
+    }
+    return _capacity(batch, step_s, admitted / step_s, limits, tpot_s)
+
+
+def colocated_step_s(
+    times: StepTimes, demand: Demand, batch: FloatArray, budget: float
+) -> FloatArray:
+    """Mean step time [s] of a colocated instance with ``batch`` decoding sequences in steady state.
+
+    See ``colocated_capacity``. Beyond the budget (``B + r·E[P] > budget``) the value is that of a
+    step which exceeds it; callers cut those batches off.
+    """
+    admitted = batch / demand.mean_steps
+    wanted = admitted * demand.mean_prompt
+    room = np.maximum(budget - batch, 1.0)
+    share = np.clip(np.maximum(wanted / room, -np.expm1(-admitted)), 1e-12, 1.0)
+    new = wanted / share
+    prompts = admitted / share  # prompts that end in a step with chunks
+    kv_tokens = batch * demand.mean_context
+    chunks_each = np.maximum(1.0, demand.mean_prompt / np.minimum(new, room))
+    mixed = times.mixed_s(
+        batch=batch,
+        kv_tokens=kv_tokens,
+        new=new,
+        pairs=prompts * demand.mean_pairs,
+        # chunks of c tokens read back c, 2c, … P
+        read=prompts * demand.mean_prompt * (chunks_each + 1.0) / 2.0,
+        chunks=prompts * chunks_each,
+        rows=batch + prompts,
+    )
+    return np.asarray(share * mixed + (1.0 - share) * times.decode_s(batch, kv_tokens))
+
+
+def _largest(batch: FloatArray, need: FloatArray, have: float) -> float:
+    """Largest (fractional) batch whose need, made monotone, is at most ``have``."""
+    need = np.maximum.accumulate(need)
+    if need[0] > have:
+        return float(batch[0] * have / need[0])  # less than one sequence at a time, on average
+    if need[-1] <= have:
+        return float(batch[-1])
+    i = int(np.searchsorted(need, have, side="right"))
+    part = (have - need[i - 1]) / (need[i] - need[i - 1])
+    return float(batch[i - 1] + part * (batch[i] - batch[i - 1]))
+
+
+def _capacity(
+    batch: FloatArray,
+    step_s: FloatArray,
+    rate: FloatArray,
+    limits: dict[str, float],
+    tpot_s: float | None,
+) -> Capacity:
+    limit = min(limits, key=lambda name: limits[name])
+    most = limits[limit]
+    tpot_rate, tpot_batch = None, None
+    if tpot_s is not None:
+        slow = np.maximum.accumulate(step_s) > tpot_s
+        within = float(np.count_nonzero(~slow))  # batches are 1, 2, 3, …
+        tpot_batch = min(within, most) if within else 0.0
+        tpot_rate = _rate_at(batch, rate, tpot_batch)
+    return Capacity(
+        rate_rps=_rate_at(batch, rate, most),
+        limit=limit,
+        batch=most,
+        step_s=float(np.interp(most, batch, step_s)),
+        tpot_rate_rps=tpot_rate,
+        tpot_batch=tpot_batch,
+    )
+
+
+def _rate_at(batch: FloatArray, rate: FloatArray, at: float) -> float:
+    if at < batch[0]:
+        return float(rate[0] * at / batch[0])
+    return float(np.interp(at, batch, rate))

@@ -1,0 +1,312 @@
+"""The cluster: instances, routers, links and the journey of a request between them."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Callable, Sequence
+from math import inf, lcm
+
+from simulator.engine.batch import BatchInstance
+from simulator.engine.clock import Clock, Timer
+from simulator.engine.links import Flow, Links
+from simulator.engine.prefill import PrefillInstance
+from simulator.engine.reference import ReferenceInstance
+from simulator.policies.routing import Router
+from simulator.records import Observer, StrideLog
+from simulator.request import Request, State, check_transition
+from simulator.scenario.deployment import Deployment, PoolPlan
+
+Instance = BatchInstance | ReferenceInstance
+
+
+class Cluster:
+    """Everything between a request's arrival and its end.
+
+    Args:
+        deployment: what to build.
+        clock: the simulated clock.
+        log: where instances write their strides.
+        routers: for the prefill (or colocated) and for the decode instances.
+        reference: build step-by-step instances instead of striding ones.
+        observers: told of every change of state.
+        ended: called when a request has ended, with the instant.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        clock: Clock,
+        log: StrideLog,
+        routers: tuple[Router, Router],
+        *,
+        reference: bool = False,
+        observers: Sequence[Observer] = (),
+        ended: Callable[[float], None] | None = None,
+    ) -> None:
+        self.deployment = deployment
+        self.clock = clock
+        self.observers = tuple(observers)
+        self.observed = bool(observers)
+        self.ended = ended
+        self.rows: array[float] = array("d")
+        self.done = 0
+        self.route_first, self.route_decode = routers
+        self.colocated = deployment.mode == "colocated"
+        self.first_token = deployment.first_token
+        self.sampled = 0 if self.first_token == "decode" else 1  # tokens prefill emits
+        self.promise_first = deployment.reserve == "before_prefill"
+        self.layerwise = deployment.transfer == "layerwise"
+        self.prefills: list[PrefillInstance] = []
+        self.servers: list[Instance] = []
+        self.first_server = 0
+        self._build(log, ReferenceInstance if reference else BatchInstance)
+        self.kv_wait: deque[Request] = deque()
+        self.blocked: dict[int, PrefillInstance] = {}
+        self.granting = False
+        self.grant_again = False
+        self.flows: dict[int, Flow] = {}
+        self.batches = [0] * len(self.prefills)
+        self.land_callbacks = (self._on_land,)
+        self.layer_callbacks = (self._on_first_layer,)
+        if not self.colocated:
+            self._build_links()
+
+    # ------------------------------------------------------------------ construction
+
+    def _build(self, log: StrideLog, kind: type[BatchInstance] | type[ReferenceInstance]) -> None:
+        index = 0
+        for pool in self.deployment.role("prefill"):
+            for _ in range(pool.instances):
+                self.prefills.append(PrefillInstance(index, pool, self.clock, self, log))
+                index += 1
+        self.first_server = index
+        for pool in (*self.deployment.role("decode"), *self.deployment.role("colocated")):
+            for _ in range(pool.instances):
+                self.servers.append(
+                    kind(index, pool, self.clock, self, log, self.deployment.first_token)
+                )
+                index += 1
+        self.prompt_limit = min((_tokens(p.plan) for p in self.prefills), default=1 << 60)
+        self.total_limit = min(_tokens(s.plan) for s in self.servers)
+
+    def _build_links(self) -> None:
+        link = self.deployment.link
+        assert link is not None
+        self.nic_bytes_per_s = link.nic_bytes_per_s
+        self.latency_s = link.base_latency_s
+        capacity = [i.plan.nics * link.nic_bytes_per_s for i in (*self.prefills, *self.servers)]
+        self.spine: tuple[int, ...] = ()
+        if link.spine_bytes_per_s < inf:
+            self.spine = (len(capacity),)
+            capacity.append(link.spine_bytes_per_s)
+        self.message_bytes = link.message_s * link.nic_bytes_per_s
+        self.coalesced = link.coalesced
+        self.links = Links(self.clock, capacity, self._left)
+        self.token_bytes = self.deployment.kv_wire_bytes_per_token
+
+    # ------------------------------------------------------------------ arrival
+
+    def arrive(self, request: Request, t_s: float) -> None:
+        """A request reaches the router at ``t_s`` (its arrival plus the router's latency)."""
+        if self.observed:
+            self._tell(request.arrival_s, request, State.ARRIVED, -1)
+        prompt = request.prompt_tokens
+        if prompt > self.prompt_limit or prompt + request.output_tokens > self.total_limit:
+            self._end(request, t_s, State.REJECTED)
+            return
+        request.queued_s = t_s
+        if self.colocated:
+            server = self.servers[self.route_first(self.servers, t_s, None)]
+            request.prefill = request.decode = server.index
+            if self.observed:
+                self.moved(t_s, request, State.QUEUED_PREFILL, server.index)
+            server.enqueue(request, t_s)
+            return
+        prefill = self.prefills[self.route_first(self.prefills, t_s, None)]
+        request.prefill = prefill.index
+        if self.observed:
+            self.moved(t_s, request, State.QUEUED_PREFILL, prefill.index)
+        prefill.enqueue(request, t_s)
+
+    # ------------------------------------------------------------------ prefill
+
+    def admits(self, request: Request, t_s: float, prefill: PrefillInstance) -> bool:
+        """Promise decode blocks before prefill, where they come first; in order of asking."""
+        if not self.promise_first or not self._needs_decode(request) or request.decode >= 0:
+            return True
+        first = next(iter(self.blocked.values()), prefill)
+        if first is prefill and self._promise(request, t_s):
+            self.blocked.pop(prefill.index, None)
+            for other in self.blocked.values():
+                other.retry(t_s)
+                break
+            return True
+        if not prefill.batch:
+            self.blocked.setdefault(prefill.index, prefill)
+        return False
+
+    def _needs_decode(self, request: Request) -> bool:
+        return self.first_token != "prefill" or request.output_tokens > 1
+
+    def started(self, prefill: PrefillInstance, t_s: float, end_s: float) -> None:
+        """A prefill batch runs from ``t_s`` to ``end_s``: layer-wise flows follow its first layer."""
+        layers = self.deployment.model.layers
+        if self.layerwise and layers > 1:
+            self.batches[prefill.index] += 1
+            self.clock.at(
+                t_s + (end_s - t_s) / layers,
+                self.layer_callbacks,
+                self.batches[prefill.index],
+                prefill,
+            )
+
+    def _on_first_layer(self, timer: Timer) -> None:
+        prefill: PrefillInstance = timer.payload
+        if timer.version != self.batches[prefill.index]:
+            return  # the batch was extended
+        step_s = prefill.t_end - prefill.t0
+        t = prefill.t0 + step_s / self.deployment.model.layers
+        for r in prefill.batch:
+            if self._needs_decode(r):
+                self.flows[r.id] = self._send(r, t, step_s)
+
+    def prefilled(self, request: Request, t_s: float, prefill: PrefillInstance) -> None:
+        """A prompt is computed: emit, find room, send."""
+        request.emitted = self.sampled
+        if self.first_token == "prefill":
+            request.first_token_s = request.prev_token_s = t_s
+            if request.output_tokens == 1:
+                request.last_token_s = t_s
+                prefill.release(request, t_s)
+                self.finished(request, t_s)
+                return
+        flow = self.flows.pop(request.id, None)
+        if flow is not None:
+            if self.observed:
+                self.moved(t_s, request, State.TRANSFERRING, request.decode)
+            self.links.produced(flow, t_s)
+        elif request.decode >= 0 or (not self.kv_wait and self._promise(request, t_s)):
+            self._transfer(request, t_s)
+        else:
+            self.kv_wait.append(request)
+            if self.observed:
+                self.moved(t_s, request, State.KV_WAIT, request.prefill)
+
+    # ------------------------------------------------------------------ promise and transfer
+
+    def _promise(self, request: Request, t_s: float) -> bool:
+        """Find a decode instance with room for the prompt and promise it."""
+        context = request.prompt_tokens + self.sampled
+        servers = self.servers
+
+        def fits(i: int) -> bool:
+            server = servers[i]
+            return server.has_room(-(-context // server.plan.block_tokens), t_s)
+
+        i = self.route_decode(servers, t_s, fits)
+        if i < 0:
+            return False
+        server = servers[i]
+        request.decode = server.index
+        request.reserved = -(-context // server.plan.block_tokens)
+        server.reserve(request.reserved, context)
+        return True
+
+    def freed(self, t_s: float) -> None:
+        """Blocks became free on a decode instance: promise them, first come first served."""
+        if self.granting:
+            self.grant_again = True  # asked from within: an instance took a boundary it owed
+            return
+        if self.kv_wait:
+            self.granting = True
+            while self.kv_wait:
+                self.grant_again = False
+                if self._promise(self.kv_wait[0], t_s):
+                    self._transfer(self.kv_wait.popleft(), t_s)
+                elif not self.grant_again:
+                    break
+            self.granting = False
+        for prefill in self.blocked.values():
+            prefill.retry(t_s)
+            break
+
+    def _transfer(self, request: Request, t_s: float) -> None:
+        if self.observed:
+            self.moved(t_s, request, State.TRANSFERRING, request.decode)
+        self._send(request, t_s, 0.0)
+
+    def _send(self, request: Request, t_s: float, prefill_s: float) -> Flow:
+        """Start the flow of a request's KV; layer by layer if its prefill takes ``prefill_s``."""
+        source = self.prefills[request.prefill]
+        target = self.servers[request.decode - self.first_server]
+        size = request.prompt_tokens * self.token_bytes
+        if self.message_bytes:
+            size += self.message_bytes * self._messages(request, source.plan, target.plan)
+        request.transfer_start_s = t_s
+        return self.links.start(
+            request,
+            t_s,
+            (source.index, target.index, *self.spine),
+            size,
+            min(source.plan.nics, target.plan.nics) * self.nic_bytes_per_s,
+            size / prefill_s if prefill_s else 0.0,
+        )
+
+    def _messages(self, request: Request, source: PoolPlan, target: PoolPlan) -> int:
+        """Messages of a transfer: one per rank pair if coalesced, else per layer, K/V and block."""
+        pairs = lcm(source.tp, target.tp)
+        if self.coalesced:
+            return pairs
+        blocks = -(-request.prompt_tokens // target.block_tokens)
+        return pairs * blocks * 2 * self.deployment.model.layers
+
+    def _left(self, request: Request, t_s: float) -> None:
+        """The last byte has left the prefill instance."""
+        self.clock.at(t_s + self.latency_s, self.land_callbacks, 0, (request, t_s + self.latency_s))
+        self.prefills[request.prefill].release(request, t_s)
+
+    def _on_land(self, timer: Timer) -> None:
+        request: Request
+        request, t = timer.payload
+        request.landed_s = t
+        if self.observed:
+            self.moved(t, request, State.QUEUED_DECODE, request.decode)
+        self.servers[request.decode - self.first_server].land(request, t)
+
+    # ------------------------------------------------------------------ the end
+
+    def finished(self, request: Request, t_s: float) -> None:
+        """A request has all its tokens."""
+        self._end(request, t_s, State.DONE)
+
+    def _end(self, r: Request, t_s: float, state: State) -> None:
+        if self.observed:
+            self.moved(t_s, r, state, r.decode)
+        self.done += 1
+        self.rows.extend(
+            (
+                r.id, r.arrival_s, r.prompt_tokens, r.output_tokens, state, r.prefill, r.decode,
+                r.queued_s, r.prefill_start_s, r.prefill_end_s, r.transfer_start_s, r.landed_s,
+                r.decode_start_s, r.first_token_s, r.last_token_s, r.preemptions,
+            )  # fmt: skip
+        )
+        if self.ended is not None:
+            self.ended(t_s)
+
+    def moved(self, t_s: float, request: Request, state: State, instance: int) -> None:
+        """Check a change of state against the lifecycle and tell the observers."""
+        if state == request.state:
+            return  # a boundary decided anew, with the same outcome for this request
+        check_transition(request.state, state)
+        request.state = state
+        self._tell(t_s, request, state, instance)
+
+    def _tell(self, t_s: float, request: Request, state: State, instance: int) -> None:
+        for observer in self.observers:
+            observer.on_state(t_s, request.id, state, instance)
+
+
+def _tokens(plan: PoolPlan) -> int:
+    """Tokens of KV an instance can hold."""
+    return plan.capacity_blocks * plan.block_tokens

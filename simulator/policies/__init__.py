@@ -1,0 +1,1 @@
+"""Policies: plain functions over small views of the instances."""

@@ -1,0 +1,119 @@
+"""The look of every figure: one palette, one font size, no global plotting state.
+
+Colours are those of Okabe and Ito, told apart by colour-blind readers and in grey print.
+
+References: [1] M. Okabe, K. Ito, "Color Universal Design", 2008.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from simulator.report.text import number
+
+BLUE = "#0072B2"
+ORANGE = "#E69F00"
+GREEN = "#009E73"
+VERMILION = "#D55E00"
+SKY = "#56B4E9"
+PURPLE = "#CC79A7"
+YELLOW = "#F0E442"
+GREY = "#7F7F7F"
+INK = "#222222"
+GRID = "#DDDDDD"
+
+CYCLE = (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, GREY)
+DPI = 160
+
+
+def figure(width_in: float, height_in: float, title: str) -> Figure:
+    """An empty figure with a title at its top left."""
+    fig = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(fig)
+    fig.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr]
+    fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
+    return fig
+
+
+def dress(ax: Axes, *, x: str = "", y: str = "", grid: str = "both", title: str = "") -> None:
+    """Labels, light grid lines and no box around the axes.
+
+    Args:
+        ax: the axes.
+        x: label of the horizontal axis, with its unit.
+        y: label of the vertical axis, with its unit.
+        grid: which grid lines: ``"x"``, ``"y"`` or ``"both"``.
+        title: what this panel shows.
+    """
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        ax.spines[side].set_color(GREY)
+    ax.tick_params(labelsize=8, colors=INK, color=GREY)
+    ax.set_axisbelow(True)
+    kind: Any = grid
+    ax.grid(True, axis=kind, color=GRID, linewidth=0.6)
+    ax.set_xlabel(x, fontsize=9, color=INK)
+    ax.set_ylabel(y, fontsize=9, color=INK)
+    if title:
+        ax.set_title(title, fontsize=9, color=INK, loc="left")
+
+
+def legend(ax: Axes, columns: int = 1, handles: Sequence[Any] | None = None) -> None:
+    """A legend to the right of the axes, outside the data."""
+    extra: dict[str, Any] = {} if handles is None else {"handles": list(handles)}
+    ax.legend(
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        borderaxespad=0.0,
+        frameon=False,
+        fontsize=8,
+        ncols=columns,
+        labelcolor=INK,
+        **extra,
+    )
+
+
+def short_seconds(value: float, _position: object = None) -> str:
+    """A tick label for a duration [s]: ``"5 ms"``, ``"2 s"``."""
+    if value == 0:
+        return "0"
+    for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if abs(value) >= 0.999 * size:
+            return f"{number(value / size, digits=3).rstrip('0').rstrip('.')} {unit}" if (
+                "." in number(value / size, digits=3)
+            ) else f"{number(value / size, digits=3)} {unit}"
+    return f"{value:g} s"
+
+
+def log_time_axis(axis: Axis, low_s: float, high_s: float) -> None:
+    """A logarithmic axis of durations with labels such as ``20 ms`` at 1, 2 and 5 per decade."""
+    axis._set_axes_scale("log")  # type: ignore[attr-defined]
+    decades = math.log10(high_s / low_s)
+    subs = (1.0, 2.0, 5.0) if decades < 2.2 else (1.0, 3.0) if decades < 3.2 else (1.0,)
+    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=20))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(short_seconds))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def save_png(fig: Figure, path: Path) -> None:
+    """Write the figure as PNG, without dates, so that the same data give the same bytes."""
+    fig.savefig(path, format="png", metadata={"Software": None})
+
+
+def png_bytes(fig: Figure) -> bytes:
+    """The figure as PNG."""
+    buffer = BytesIO()
+    fig.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

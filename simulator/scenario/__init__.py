@@ -1,0 +1,8 @@
+"""Scenario files, and the objects their names stand for."""
+
+from simulator.scenario.deployment import Deployment, LinkPlan, PoolPlan
+from simulator.scenario.fit import never_fits
+from simulator.scenario.scenario import Scenario
+from simulator.scenario.slo import SLO
+
+__all__ = ["SLO", "Deployment", "LinkPlan", "PoolPlan", "Scenario", "never_fits"]

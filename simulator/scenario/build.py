@@ -1,0 +1,224 @@
+"""From a resolved scenario to what the engine is given."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+
+from hwprofiles import GpuProfile, PriceBook, load_gpu, load_link, load_prices
+from simulator.errors import ModelError, ProfileError
+from simulator.model import ModelSpec, load_model
+from simulator.perf.step import Precision, StepModel
+from simulator.perf.table import StepTable
+from simulator.scenario.deployment import Deployment, LinkPlan, PoolPlan
+from simulator.scenario.draw import check_trace_file, longest_prompt
+from simulator.scenario.problem import Problem, at
+from simulator.scenario.resolve import mode_of
+from simulator.scenario.schema import Link, Overheads, Pool, ScenarioConfig
+from simulator.units import GB, gbps_to_bytes_per_s
+
+
+def check_names(config: ScenarioConfig) -> None:
+    """Refuse unknown names, a TP the model or GPU does not allow, and a model that does not fit.
+
+    Raises:
+        Problem: the first of these found.
+    """
+    model = _model(config.model)
+    for name, pool in config.pools.items():
+        _instance(config, name, pool, model)
+    if config.link is not None:
+        with at("link", "name"):
+            load_link(config.link.name)
+    _prices(config)
+    if config.workload.trace is not None:
+        check_trace_file(config.workload.trace)
+
+
+def build_deployment(config: ScenarioConfig) -> Deployment:
+    """Every name of a resolved scenario as an object, and every pool with its step times.
+
+    Raises:
+        Problem: the model does not fit a pool's GPUs, or a name is unknown.
+    """
+    model = _model(config.model)
+    longest = longest_prompt(config.workload)
+    prices = _prices(config)
+    mode = mode_of(config)
+    return Deployment(
+        name=config.name,
+        mode=mode,
+        model=model,
+        pools=tuple(
+            _pool(config, name, pool, model, longest, prices) for name, pool in config.pools.items()
+        ),
+        link=None if config.link is None else _link(config.link),
+        kv_wire_bytes_per_token=model.kv_bytes_per_token(
+            Precision(kv=config.precision.kv).kv_bytes
+        ),
+        # in a colocated pool these three have no meaning and no effect
+        first_token=config.first_token or "prefill",
+        reserve=config.reserve or "after_prefill",
+        transfer=config.transfer or "after_prefill",
+        prefill_router=config.routing.prefill,
+        decode_router=config.routing.decode or config.routing.prefill,
+        router_latency_s=config.routing.latency_s,
+    )
+
+
+def _pool(
+    config: ScenarioConfig,
+    name: str,
+    pool: Pool,
+    model: ModelSpec,
+    longest: int | None,
+    prices: dict[str, float],
+) -> PoolPlan:
+    step, blocks = _instance(config, name, pool, model)
+    tokens = pool.max_num_batched_tokens
+    if pool.role == "prefill":
+        # a prompt longer than the budget runs alone, in one step; none exceeds the KV cache
+        holds = blocks * pool.block_tokens
+        tokens = max(tokens, holds if longest is None else min(longest, holds))
+    assert pool.role is not None  # filled in by resolve
+    return PoolPlan(
+        name=name,
+        role=pool.role,
+        gpu=step.gpu,
+        tp=pool.tp,
+        instances=pool.instances,
+        step=step,
+        table=_table(step, pool.max_num_seqs, tokens + pool.max_num_seqs),
+        block_tokens=pool.block_tokens,
+        capacity_blocks=blocks,
+        max_num_seqs=pool.max_num_seqs,
+        max_num_batched_tokens=pool.max_num_batched_tokens,
+        max_wait_s=pool.max_wait_s or 0.0,
+        nics=pool.tp * (pool.nics_per_gpu or 1),
+        usd_per_gpu_hour=prices[name],
+    )
+
+
+def _instance(
+    config: ScenarioConfig, name: str, pool: Pool, model: ModelSpec
+) -> tuple[StepModel, int]:
+    """Step model of one instance of a pool, and the KV blocks it holds.
+
+    Raises:
+        Problem: unknown GPU, a TP the model or the GPU does not allow, no room for a block.
+    """
+    gpu = _gpu(name, pool)
+    precision = Precision(**config.precision.model_dump())
+    with at("pools", name, "tp"):
+        step = _step_model(model, gpu, pool.tp, precision, config.engine)
+    blocks = _blocks(step, pool)
+    if not blocks:
+        raise Problem(("pools", name, "tp"), _too_big(step, pool))
+    return step, blocks
+
+
+def _blocks(step: StepModel, pool: Pool) -> int:
+    room = step.kv_capacity_tokens(pool.memory_fraction, pool.max_num_batched_tokens)
+    return room // pool.block_tokens
+
+
+def _too_big(step: StepModel, pool: Pool) -> str:
+    """Why not one KV block fits, and the smallest TP with which one does."""
+    memory = step.gpu.memory_bytes.value
+    weights = step.weight_bytes_per_gpu
+    other = step.activation_bytes(pool.max_num_batched_tokens)
+    found = (
+        f"found {pool.tp}; {step.model.name} then needs {(weights + other) / GB:.1f} GB on each "
+        f"{step.gpu.name} before any KV cache (weights {weights / GB:.1f}, activations and runtime "
+        f"{other / GB:.1f}), and {pool.memory_fraction * memory / GB:.1f} GB are available "
+        f"({pool.memory_fraction:g} of {memory / GB:.1f})"
+    )
+    for tp in (tp for tp in step.model.allowed_tp() if tp > pool.tp):
+        try:
+            wider = replace(step, tp=tp)
+        except (ModelError, ProfileError):
+            continue
+        if _blocks(wider, pool):
+            return f"{found}; the smallest tp that fits is {tp}."
+    return f"{found}; no tp of one node fits."
+
+
+# --- loaders ------------------------------------------------------------------------------------
+
+
+def _model(name: str) -> ModelSpec:
+    with at("model"):
+        return load_model(name)
+
+
+def _gpu(name: str, pool: Pool) -> GpuProfile:
+    with at("pools", name, "gpu"):
+        return load_gpu(pool.gpu)
+
+
+@lru_cache(maxsize=256)
+def _step_model(
+    model: ModelSpec, gpu: GpuProfile, tp: int, precision: Precision, engine: Overheads
+) -> StepModel:
+    return StepModel(model, gpu, tp, precision, **engine.model_dump(exclude_none=True))
+
+
+@lru_cache(maxsize=64)
+def _table(step: StepModel, max_num_seqs: int, max_tokens: int) -> StepTable:
+    """Candidates of a search share pools; a table is built once for each."""
+    return step.table(max_num_seqs, max_tokens)
+
+
+def _link(link: Link) -> LinkPlan:
+    with at("link", "name"):
+        profile = load_link(link.name)
+
+    def given(value: float | None, default: float) -> float:
+        return default if value is None else value
+
+    raw = profile.nic_bytes_per_s.value
+    if link.nic_gbps is not None:
+        raw = gbps_to_bytes_per_s(link.nic_gbps)
+    return LinkPlan(
+        name=profile.name,
+        nic_bytes_per_s=raw * given(link.efficiency, profile.efficiency.value),
+        base_latency_s=given(link.base_latency_s, profile.base_latency_s.value),
+        message_s=given(link.message_s, profile.message_s.value),
+        coalesced=profile.coalesced if link.coalesced is None else link.coalesced,
+        spine_bytes_per_s=(
+            math.inf if link.spine_gbps is None else gbps_to_bytes_per_s(link.spine_gbps)
+        ),
+    )
+
+
+# --- prices -------------------------------------------------------------------------------------
+
+
+def _prices(config: ScenarioConfig) -> dict[str, float]:
+    """Price of a GPU-hour of every pool, by pool name [USD/h]."""
+    own: dict[str, float] = {}
+    if isinstance(config.prices, dict):
+        for name, usd in config.prices.items():
+            with at("prices", name):
+                own[load_gpu(name).name] = usd
+    with at("prices"):
+        book = _price_book(config.prices if isinstance(config.prices, str) else None)
+    return {name: _price(name, pool, own, book) for name, pool in config.pools.items()}
+
+
+def _price(name: str, pool: Pool, own: dict[str, float], book: PriceBook) -> float:
+    gpu = _gpu(name, pool).name
+    if gpu in own:
+        return own[gpu]
+    with at("prices"):
+        return book.usd_per_gpu_hour(gpu)
+
+
+def _price_book(path: str | None) -> PriceBook:
+    return _bundled_prices() if path is None else load_prices(path)
+
+
+@lru_cache(maxsize=1)
+def _bundled_prices() -> PriceBook:
+    return load_prices()

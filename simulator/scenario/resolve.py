@@ -1,0 +1,131 @@
+"""Rules between the keys of a scenario, and the defaults that depend on them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from simulator.scenario.deployment import Role
+from simulator.scenario.problem import Problem
+from simulator.scenario.schema import Pool, ScenarioConfig, Workload
+
+Mode = Literal["disaggregated", "colocated"]
+
+REQUESTS_PER_SLOT = 10
+"""Requests of a closed loop per request in flight, the public InferenceMAX client's choice."""
+
+_ROLES: tuple[Role, ...] = ("prefill", "decode", "colocated")
+_DISAGGREGATED_ONLY = ("link", "first_token", "reserve", "transfer")
+
+
+def mode_of(config: ScenarioConfig) -> Mode:
+    """Whether prefill and decode have instances of their own; the roles are filled in."""
+    roles = {pool.role for pool in config.pools.values()}
+    return "colocated" if "colocated" in roles else "disaggregated"
+
+
+def resolve(config: ScenarioConfig) -> ScenarioConfig:
+    """Check the rules that span sections and fill in the defaults that depend on the mode.
+
+    Resolving twice changes nothing more.
+
+    Raises:
+        Problem: a rule is broken, or a key would have no effect.
+    """
+    roles = {name: _role(name, pool) for name, pool in config.pools.items()}
+    mode = _check_roles(roles)
+    pools = {name: _pool(name, pool, roles[name]) for name, pool in config.pools.items()}
+    update: dict[str, Any] = {"pools": pools, "workload": _workload(config.workload)}
+    if mode == "disaggregated":
+        update |= _disaggregated(config)
+    else:
+        _check_colocated(config)
+    return config.model_copy(update=update)
+
+
+def _role(name: str, pool: Pool) -> Role:
+    if pool.role is not None:
+        return pool.role
+    for role in _ROLES:
+        if name == role:
+            return role
+    raise Problem(
+        ("pools", name, "role"),
+        f"is missing; allowed: {', '.join(_ROLES)} (only a pool named so has it by default).",
+    )
+
+
+def _check_roles(roles: dict[str, Role]) -> Mode:
+    found = set(roles.values())
+    if found == {"colocated"}:
+        return "colocated"
+    if found == {"prefill", "decode"}:
+        return "disaggregated"
+    listed = ", ".join(f"{name} ({role})" for name, role in roles.items())
+    if "colocated" in found:
+        rule = "colocated pools do not mix with prefill or decode pools"
+    else:
+        missing = "decode" if "prefill" in found else "prefill"
+        rule = f"a {missing} pool must be there too"
+    raise Problem(("pools",), f"found {listed}; {rule}.")
+
+
+def _pool(name: str, pool: Pool, role: Role) -> Pool:
+    update: dict[str, Any] = {"role": role}
+    if role == "prefill":
+        update["max_wait_s"] = pool.max_wait_s or 0.0
+    else:
+        _refuse(("pools", name, "max_wait_s"), pool.max_wait_s, f"a {role} pool")
+        if pool.max_num_batched_tokens < pool.max_num_seqs:
+            raise Problem(
+                ("pools", name, "max_num_batched_tokens"),
+                f"found {pool.max_num_batched_tokens}; allowed: at least max_num_seqs, "
+                f"{pool.max_num_seqs}, because every running sequence computes one token a step.",
+            )
+    if role == "colocated":
+        _refuse(("pools", name, "nics_per_gpu"), pool.nics_per_gpu, "a colocated pool")
+    else:
+        update["nics_per_gpu"] = pool.nics_per_gpu or 1
+    return pool.model_copy(update=update)
+
+
+def _refuse(path: tuple[str, ...], value: object, source: str) -> None:
+    if value is not None:
+        raise Problem(path, f"has no effect in {source}; allowed: leave it out.")
+
+
+def _check_colocated(config: ScenarioConfig) -> None:
+    for key in _DISAGGREGATED_ONLY:
+        _refuse((key,), getattr(config, key), "a colocated scenario")
+    _refuse(("routing", "decode"), config.routing.decode, "a colocated scenario")
+
+
+def _disaggregated(config: ScenarioConfig) -> dict[str, Any]:
+    if config.link is None:
+        raise Problem(
+            ("link",), "is missing; a disaggregated scenario needs a link, such as `link: ib_ndr`."
+        )
+    reserve = config.reserve or "after_prefill"
+    if config.transfer == "layerwise" and reserve != "before_prefill":
+        raise Problem(
+            ("reserve",),
+            f"found {reserve}; allowed with transfer: layerwise: before_prefill, because layers "
+            "leave before prefill ends.",
+        )
+    router = config.routing.decode or "least_outstanding_tokens"
+    return {
+        "first_token": config.first_token or "decode",
+        "reserve": reserve,
+        "transfer": config.transfer or "after_prefill",
+        "routing": config.routing.model_copy(update={"decode": router}),
+    }
+
+
+def _workload(workload: Workload) -> Workload:
+    update: dict[str, Any] = {}
+    if workload.rate_rps is not None:
+        update["arrivals"] = workload.arrivals or "poisson"
+    client = workload.closed_loop
+    if client is not None and client.requests is None:
+        requests = REQUESTS_PER_SLOT * client.concurrency
+        update["closed_loop"] = client.model_copy(update={"requests": requests})
+    return workload.model_copy(update=update)

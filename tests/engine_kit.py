@@ -1,0 +1,137 @@
+"""Small deployments with round numbers, built without a scenario file, for tests of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from simulator.perf.table import StepTable
+from simulator.request import State
+from simulator.scenario.deployment import Deployment, LinkPlan, PoolPlan
+from simulator.workload import ClosedLoop, Requests
+
+INF = float("inf")
+
+
+def table(
+    *,
+    a0: float = 0.010,
+    a1: float = 0.0002,
+    per_kv: float = 1e-6,
+    per_token: float = 2e-5,
+    head: float = 1e-5,
+    pair: float = 1e-9,
+    host_s: float = 0.0,
+    max_seqs: int = 64,
+    max_tokens: int = 20000,
+) -> StepTable:
+    """Decode step a0 + a1·B + per_kv·S; a step over m new tokens adds per_token each."""
+    batches = range(max_seqs + 1)
+    token_s = [a0 + per_token * m for m in range(max_tokens + 1)]
+    attn = [5e-5 * (b > 0) for b in batches]
+    return StepTable(
+        host_s=host_s,
+        decode_a=[token_s[b] + head * b + a1 * b + attn[b] if b else 0.0 for b in batches],
+        decode_b=[per_kv] * (max_seqs + 1),
+        token_s=token_s,
+        head_s=[head * r for r in range(max_seqs + 1)],
+        seq_s=a1,
+        decode_attn_s=attn,
+        decode_attn_token_s=per_kv,
+        prefill_attn_t0_s=1e-4,
+        prefill_attn_pair_s=pair,
+        prefill_attn_new_s=1e-8,
+        prefill_attn_read_s=1e-9,
+    )
+
+
+def pool(role: str, **kw: Any) -> PoolPlan:
+    """A pool of one GPU per instance, four NICs fewer than you think: one."""
+    max_seqs = kw.get("max_num_seqs", 64)
+    defaults: dict[str, Any] = {
+        "name": role,
+        "role": role,
+        "gpu": None,
+        "tp": 1,
+        "instances": 1,
+        "step": None,
+        "table": table(max_seqs=max_seqs),
+        "block_tokens": 16,
+        "capacity_blocks": 10_000,
+        "max_num_seqs": max_seqs,
+        "max_num_batched_tokens": 2048,
+        "max_wait_s": 0.0,
+        "nics": 1,
+        "usd_per_gpu_hour": 2.0,
+    }
+    return PoolPlan(**(defaults | kw))
+
+
+class TinyModel:
+    """Stands for a ModelSpec where the engine only asks for the number of layers."""
+
+    layers = 4
+    name = "tiny"
+
+
+def link(**kw: Any) -> LinkPlan:
+    """A fabric of 1 MB/s NICs with 1 ms latency."""
+    defaults: dict[str, Any] = {
+        "name": "test",
+        "nic_bytes_per_s": 1e6,
+        "base_latency_s": 1e-3,
+        "message_s": 0.0,
+        "coalesced": True,
+        "spine_bytes_per_s": INF,
+    }
+    return LinkPlan(**(defaults | kw))
+
+
+def deployment(*pools: PoolPlan, **kw: Any) -> Deployment:
+    """A deployment of these pools; colocated if the first one is."""
+    colocated = pools[0].role == "colocated"
+    defaults: dict[str, Any] = {
+        "name": "test",
+        "mode": "colocated" if colocated else "disaggregated",
+        "model": TinyModel,
+        "pools": pools,
+        "link": None if colocated else link(),
+        "kv_wire_bytes_per_token": 10.0,
+        "first_token": "decode",
+        "reserve": "after_prefill",
+        "transfer": "after_prefill",
+        "prefill_router": "round_robin",
+        "decode_router": "round_robin",
+        "router_latency_s": 0.0,
+    }
+    return Deployment(**(defaults | kw))
+
+
+def requests(
+    arrival_s: Sequence[float],
+    prompt_tokens: Sequence[int] | int,
+    output_tokens: Sequence[int] | int,
+    concurrency: int | None = None,
+) -> Requests:
+    """A workload from plain sequences."""
+    n = len(arrival_s)
+    return Requests(
+        arrival_s=np.asarray(arrival_s, dtype=np.float64),
+        prompt_tokens=np.broadcast_to(np.asarray(prompt_tokens, dtype=np.int64), (n,)).copy(),
+        output_tokens=np.broadcast_to(np.asarray(output_tokens, dtype=np.int64), (n,)).copy(),
+        source="test",
+        stationary=True,
+        closed_loop=None if concurrency is None else ClosedLoop(concurrency),
+    )
+
+
+class Trail:
+    """Observer that writes down every change of state."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[float, int, str, int]] = []
+
+    def on_state(self, t_s: float, request_id: int, state: State, instance: int) -> None:
+        self.events.append((t_s, request_id, state.name, instance))
