@@ -12,8 +12,11 @@ import yaml
 from hwprofiles.param import SOURCE_KINDS, Field, Param, Source
 from simulator.errors import ProfileError, suggest
 
+# The parser in C, where PyYAML was built with it, is eight times as fast.
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-class _StrictLoader(yaml.SafeLoader):
+
+class _StrictLoader(_SafeLoader):  # type: ignore[misc]  # either base is a SafeLoader
     """SafeLoader that refuses a key written twice, where YAML silently keeps the last."""
 
 

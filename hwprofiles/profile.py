@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
+from hwprofiles import schema
 from hwprofiles.param import Param
 from simulator.errors import ProfileError, suggest
 
@@ -160,7 +161,10 @@ class GpuProfile:
 
     def parameters(self) -> Iterator[tuple[str, Param]]:
         """Every parameter with its dotted path, e.g. ``kernels.vllm.gemm.bf16.t0_s``."""
-        yield from _params(self, "")
+        for row in schema.GPU:
+            value = getattr(self, row.name)
+            if value is not None:
+                yield row.name, value
         for family in self.kernels:
             root = f"kernels.{family.name}"
             for operator in ("gemm", "decode_attention", "prefill_attention"):

@@ -111,7 +111,7 @@ def decode_capacity(
 
     With B running sequences of mean context S̄ a step takes ``t(B, B·S̄)`` and completes ``B/steps``
     requests. B is limited by ``max_num_seqs`` and by the KV blocks of the running sequences plus
-    those promised to transfers, ``rate · hold · E[prompt blocks]``.
+    those promised to transfers, ``rate · hold · E[promised blocks]``.
 
     Args:
         pool: the decode pool.
@@ -127,7 +127,7 @@ def decode_capacity(
     step_s = times.decode_s(batch, batch * demand.mean_context)
     rate = batch / (steps * step_s)
     blocks = batch * demand.mean_running_blocks(pool.block_tokens)
-    blocks += rate * hold_s * demand.mean_prompt_blocks(pool.block_tokens)
+    blocks += rate * hold_s * demand.mean_promised_blocks(pool.block_tokens)
     limits = {
         "batch limit": float(pool.max_num_seqs),
         "KV capacity": _largest(batch, blocks, pool.capacity_blocks),
@@ -155,7 +155,7 @@ def colocated_capacity(
     """
     steps = demand.mean_steps
     if steps == 0.0:
-        return prefill_capacity(pool, times, demand, 0.0)
+        return _chunks_only(pool, times, demand)
     budget = float(pool.max_num_batched_tokens)
     batch = np.arange(1.0, min(pool.max_num_seqs, pool.max_num_batched_tokens) + 1.0)
     step_s = colocated_step_s(times, demand, batch, budget)
@@ -170,6 +170,27 @@ def colocated_capacity(
         "token budget": _largest(batch, batch + admitted * demand.mean_prompt, budget),
     }
     return _capacity(batch, step_s, admitted / step_s, limits, tpot_s)
+
+
+def _chunks_only(pool: PoolPlan, times: StepTimes, demand: Demand) -> Capacity:
+    """One output token each: every step is a full budget of prompt chunks."""
+    budget = float(pool.max_num_batched_tokens)
+    prompts = min(budget / demand.mean_prompt, float(pool.max_num_seqs))
+    new = prompts * demand.mean_prompt
+    chunks_each = max(1.0, demand.mean_prompt / budget)
+    step_s = float(
+        times.mixed_s(
+            batch=0.0,
+            kv_tokens=0.0,
+            new=new,
+            pairs=prompts * demand.mean_pairs,
+            read=new * (chunks_each + 1.0) / 2.0,
+            chunks=prompts * chunks_each,
+            rows=prompts,
+        )
+    )
+    limit = "token budget" if prompts < pool.max_num_seqs else "batch limit"
+    return Capacity(prompts / step_s, limit, prompts, step_s)
 
 
 def colocated_step_s(

@@ -12,6 +12,7 @@ from simulator.workload import Requests
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 def cumulative_blocks(tokens: IntArray, block: int) -> IntArray:
@@ -28,11 +29,13 @@ class Demand:
         prompt: prompt tokens.
         steps: decode steps: every output token, or all but the first where prefill samples it.
         first_context: tokens in the cache during the first decode step, the current one included.
+        sent: whether its KV is transferred: not if prefill emits its only token.
     """
 
     prompt: IntArray
     steps: IntArray
     first_context: IntArray
+    sent: BoolArray
 
     @classmethod
     def of(cls, deployment: Deployment, requests: Requests) -> Demand:
@@ -44,17 +47,16 @@ class Demand:
         """
         own = deployment.mode == "disaggregated" and deployment.first_token == "decode"
         skipped = 0 if own else 1
-        prompt = requests.prompt_tokens.astype(np.int64)
-        return cls(prompt, requests.output_tokens.astype(np.int64) - skipped, prompt + skipped)
+        prompt, output = requests.prompt_tokens, requests.output_tokens
+        split = deployment.mode == "disaggregated"
+        sent = split & ((deployment.first_token != "prefill") | (output > 1))
+        return cls(prompt, output - skipped, prompt + skipped, sent)
 
-    def rows(self, first: int, last: int) -> Demand:
-        """Requests ``first`` to ``last`` − 1."""
-        s = slice(first, last)
-        return Demand(self.prompt[s], self.steps[s], self.first_context[s])
-
-    def where(self, mask: npt.NDArray[np.bool_]) -> Demand:
-        """Requests selected by a mask."""
-        return Demand(self.prompt[mask], self.steps[mask], self.first_context[mask])
+    def rows(self, which: slice | BoolArray) -> Demand:
+        """Some of the requests."""
+        return Demand(
+            self.prompt[which], self.steps[which], self.first_context[which], self.sent[which]
+        )
 
     def __len__(self) -> int:
         return int(self.prompt.size)
@@ -96,6 +98,18 @@ class Demand:
     def mean_prompt_blocks(self, block: int) -> float:
         """E[ceil(P / block)] [blocks]."""
         return float((-(-self.prompt // block)).mean())
+
+    def mean_promised_blocks(self, block: int) -> float:
+        """Mean KV blocks promised on a decode instance for a transfer [blocks]."""
+        return float(np.mean(self.sent * -(-self.first_context // block)))
+
+    def mean_sent_tokens(self) -> float:
+        """Mean tokens whose KV a request puts on the wire [tokens]."""
+        return float(np.mean(self.sent * self.prompt))
+
+    def mean_sent_blocks(self, block: int) -> float:
+        """Mean KV blocks a request puts on the wire [blocks]."""
+        return float(np.mean(self.sent * -(-self.prompt // block)))
 
     def scv(self) -> float:
         """Largest squared coefficient of variation of prompts and of decode steps."""

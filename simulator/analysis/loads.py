@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from simulator.analysis.capacity import (
     prefill_capacity,
 )
 from simulator.analysis.demand import Demand
-from simulator.analysis.network import lone_exposed_s, lone_transfer_s, mean_nic_seconds
+from simulator.analysis.network import lone_exposed_s, mean_nic_seconds
 from simulator.analysis.steps import StepTimes
 from simulator.analysis.verdict import verdict
 from simulator.scenario import Scenario, never_fits
@@ -100,7 +101,7 @@ class _Analysis:
         self.tpot_s = tpot_s
         served = _served(deployment, requests)
         self.arrival_s = requests.arrival_s[served]
-        self.demand = Demand.of(deployment, requests).where(served)
+        self.demand = Demand.of(deployment, requests).rows(served)
         self.times = {p.name: StepTimes(p.table) for p in deployment.pools}
         rate = requests.rate_rps * len(self.demand) / len(requests)
         self.rate = rate if math.isfinite(rate) else None
@@ -150,32 +151,26 @@ class _Analysis:
         if pool.role == "colocated":
             return colocated_capacity(pool, times, demand, self.tpot_s)
         if pool.role == "prefill":
-            return prefill_capacity(pool, times, demand, self.least_transfer_s(pool, demand))
-        hold_s = self.least_transfer_s(pool, demand)
+            return prefill_capacity(pool, times, demand, self.least_exposed_s(pool, demand))
+        link = self.deployment.link
+        hold_s = self.least_exposed_s(pool, demand) + (link.base_latency_s if link else 0.0)
         if self.deployment.reserve == "before_prefill":
-            hold_s += min(self.prefill_s(p, demand.mean_prompt) for p in self._sources)
+            hold_s += min(
+                self.prefill_s(p, demand.mean_prompt) for p in self.deployment.role("prefill")
+            )
         return decode_capacity(pool, times, demand, hold_s, self.decode_target_s(demand))
 
-    @property
-    def _sources(self) -> tuple[PoolPlan, ...]:
-        return self.deployment.role("prefill")
-
-    @property
-    def _targets(self) -> tuple[PoolPlan, ...]:
-        return self.deployment.role("decode")
-
     def decode_target_s(self, demand: Demand) -> float | None:
-        """Mean step that meets the TPOT target: with ``first_token: prefill`` the gap between
-        tokens 1 and 2 also holds the transfer, which is spread over all gaps.
+        """Mean decode step that meets the TPOT target [s].
+
+        With ``first_token: prefill`` the gap between tokens 1 and 2 also holds the transfer, which
+        is spread over all gaps.
         """
         link = self.deployment.link
         if self.tpot_s is None or link is None or self.deployment.first_token != "prefill":
             return self.tpot_s
-        prompt = demand.mean_prompt
-        gap_s = min(
-            lone_exposed_s(self.deployment, link, s, t, prompt, self.prefill_s(s, prompt))
-            for s in self._sources
-            for t in self._targets
+        gap_s = link.base_latency_s + min(
+            self.least_exposed_s(p, demand) for p in self.deployment.role("decode")
         )
         return self.tpot_s - gap_s / max(demand.mean_steps, 1.0)
 
@@ -185,16 +180,20 @@ class _Analysis:
         chunk = pool.max_num_batched_tokens if pool.role == "colocated" else tokens
         return self.times[pool.name].lone_prefill_s(tokens, chunk)
 
-    def least_transfer_s(self, pool: PoolPlan, demand: Demand) -> float:
-        """Fastest uncontended transfer of a mean prompt that has ``pool`` at one end [s]."""
-        link = self.deployment.link
+    def paths(self) -> list[tuple[PoolPlan, PoolPlan]]:
+        """Every pair of a prefill and a decode pool."""
+        d = self.deployment
+        return [(s, t) for s in d.role("prefill") for t in d.role("decode")]
+
+    def least_exposed_s(self, pool: PoolPlan, demand: Demand) -> float:
+        """Shortest time between prefill and the last byte of a mean prompt, to or from ``pool`` [s]."""
+        link, prompt = self.deployment.link, demand.mean_prompt
         if link is None:
             return 0.0
-        return link.base_latency_s + min(
-            lone_transfer_s(self.deployment, link, s, t, demand.mean_prompt)
-            for s in self._sources
-            for t in self._targets
-            if pool in (s, t)
+        return min(
+            lone_exposed_s(self.deployment, link, path, prompt, self.prefill_s(path[0], prompt))
+            for path in self.paths()
+            if pool in path
         )
 
     def shares(self, capacity: Mapping[str, Capacity]) -> dict[str, float]:
@@ -225,25 +224,29 @@ class _Analysis:
         if link is None:
             return
 
-        def nics(side: str, pool: PoolPlan, others: tuple[PoolPlan, ...]) -> LinkBound:
-            busy_s = sum(share[o.name] * self._nic_s(link, side, pool, o, demand) for o in others)
-            work = share[pool.name] * busy_s
+        def side(name: str, pool: PoolPlan) -> LinkBound:
+            work = sum(
+                share[s.name]
+                * share[t.name]
+                * mean_nic_seconds(self.deployment, link, (s, t), demand)
+                for s, t in self.paths()
+                if pool in (s, t)
+            )
             rate = pool.instances * pool.nics / work if work > 0.0 else math.inf
-            return LinkBound(link.name, side, pool.name, rate, None)
+            return LinkBound(link.name, name, pool.name, rate, None)
 
-        for p in self._sources:
-            yield nics("egress", p, self._targets)
-        for p in self._targets:
-            yield nics("ingress", p, self._sources)
-        size = demand.mean_prompt * self.deployment.kv_wire_bytes_per_token
+        for pool in self.deployment.role("prefill"):
+            yield side("egress", pool)
+        for pool in self.deployment.role("decode"):
+            yield side("ingress", pool)
+        # messages occupy the spine as they do the NICs they come from
+        busy_s = sum(
+            share[s.name] * share[t.name] * mean_nic_seconds(self.deployment, link, (s, t), demand)
+            for s, t in self.paths()
+        )
+        size = busy_s * link.nic_bytes_per_s
         spine = link.spine_bytes_per_s / size if size > 0.0 else math.inf
         yield LinkBound(link.name, "spine", None, spine, None)
-
-    def _nic_s(
-        self, link: LinkPlan, side: str, pool: PoolPlan, other: PoolPlan, demand: Demand
-    ) -> float:
-        source, target = (pool, other) if side == "egress" else (other, pool)
-        return mean_nic_seconds(self.deployment, link, source, target, demand)
 
     # ------------------------------------------------------------------ loads
 
@@ -317,7 +320,7 @@ class _Analysis:
     def best_case(self) -> BestCase:
         prompt = self.demand.prompt
         context = self.demand.mean_context
-        servers = self._targets or self.deployment.pools
+        servers = self.deployment.role("decode") or self.deployment.pools
         tpot_s = None
         if self.requests.output_tokens.max() > 1:
             tpot_s = min(self.times[p.name].lone_decode_s(context) for p in servers)
@@ -333,21 +336,20 @@ class _Analysis:
         prompt = float(max(1, round(prompt)))
         if d.link is None:
             return d.router_latency_s + min(self.prefill_s(p, prompt) for p in d.pools)
-        return d.router_latency_s + min(
-            self._path_s(d.link, s, t, prompt) for s in self._sources for t in self._targets
-        )
+        return d.router_latency_s + min(self._path_s(d.link, path, prompt) for path in self.paths())
 
-    def _path_s(self, link: LinkPlan, source: PoolPlan, target: PoolPlan, prompt: float) -> float:
+    def _path_s(self, link: LinkPlan, path: tuple[PoolPlan, PoolPlan], prompt: float) -> float:
+        source, target = path
         prefill_s = self.prefill_s(source, prompt)
         # a batch that is not full waits for company
         wait_s = source.max_wait_s if prompt < source.max_num_batched_tokens else 0.0
         if self.deployment.first_token == "prefill":
             return wait_s + prefill_s
-        exposed_s = lone_exposed_s(self.deployment, link, source, target, prompt, prefill_s)
+        exposed_s = lone_exposed_s(self.deployment, link, path, prompt, prefill_s)
         step_s = 0.0
         if self.deployment.first_token == "decode":
             step_s = self.times[target.name].lone_decode_s(prompt)
-        return wait_s + prefill_s + exposed_s + step_s
+        return wait_s + prefill_s + exposed_s + link.base_latency_s + step_s
 
     def peak(self, window_s: float | None) -> Peak | None:
         """Highest load over windows of the workload, if it is not stationary."""
@@ -360,10 +362,10 @@ class _Analysis:
         edges = np.searchsorted(arrival, start + width * np.arange(windows + 1)).tolist()
         edges[-1] = arrival.size
         best, over = (-1.0, "", 0.0), 0
-        for k, (i, j) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        for k, (i, j) in enumerate(pairwise(edges)):
             if i == j:
                 continue
-            loads = self.loads(self.demand.rows(i, j))
+            loads = self.loads(self.demand.rows(slice(i, j)))
             resource, _, rate_max = min(loads.limits(), key=lambda entry: entry[2])
             load = (j - i) / min(width, span) / rate_max
             over += load > 1.0
@@ -372,13 +374,11 @@ class _Analysis:
 
 
 def _served(deployment: Deployment, requests: Requests) -> npt.NDArray[np.bool_]:
-    """Requests that fit the KV cache of some pool of every role; the others are rejected.
+    """Requests that fit the KV cache of every pool; the others are rejected.
 
     All of them if none fits, so that the loads still say what is wrong.
     """
-    fits = np.ones(len(requests), dtype=bool)
-    for role in {p.role for p in deployment.pools}:
-        fits &= ~np.logical_and.reduce([never_fits(requests, p) for p in deployment.role(role)])
+    fits = ~np.logical_or.reduce([never_fits(requests, p) for p in deployment.pools])
     return fits if fits.any() else np.ones_like(fits)
 
 

@@ -100,7 +100,7 @@ class Cluster:
         if link.spine_bytes_per_s < inf:
             self.spine = (len(capacity),)
             capacity.append(link.spine_bytes_per_s)
-        self.message_bytes = link.message_s * link.nic_bytes_per_s
+        self.message_bytes = link.message_s * link.nic_bytes_per_s if link.message_s else 0.0
         self.coalesced = link.coalesced
         self.links = Links(self.clock, capacity, self._left)
         self.token_bytes = self.deployment.kv_wire_bytes_per_token

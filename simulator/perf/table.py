@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class StepTable:
     """Step-time coefficients of one kind of instance, tabulated up to its limits.
 
@@ -53,6 +53,9 @@ class StepTable:
     prefill_attn_pair_s: float
     prefill_attn_new_s: float
     prefill_attn_read_s: float
+
+    def __repr__(self) -> str:
+        return f"StepTable(≤ {len(self.decode_a) - 1} sequences, ≤ {self.max_tokens} tokens)"
 
     @property
     def max_tokens(self) -> int:

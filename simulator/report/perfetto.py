@@ -152,6 +152,9 @@ class _Layout:
         instances = run.instances
         pools = list(dict.fromkeys(instances["pool"]))
         self.requests = run.requests
+        self.id = run.requests["id"].to_numpy()
+        self.prefill = run.requests["prefill_instance"].to_numpy()
+        self.decode = run.requests["decode_instance"].to_numpy()
         self.pools = pools
         self.pool = [pools.index(p) for p in instances["pool"]]
         self.label: list[str] = []
@@ -184,12 +187,11 @@ class _Layout:
         self.moved = self.moved[np.lexsort((self.moved, start[self.moved]))]
         self.transfer_start, self.transfer_end = start, end
         self.lane = np.full(len(r), -1, dtype=np.int64)
-        decode = r["decode_instance"].to_numpy()
         self.lanes = [0] * len(self.pool)
         running: list[list[tuple[int, int]]] = [[] for _ in self.pool]
         free: list[list[int]] = [[] for _ in self.pool]
         for i in self.moved.tolist():
-            to = int(decode[i])
+            to = int(self.decode[i])
             while running[to] and running[to][0][0] <= start[i]:
                 heapq.heappush(free[to], heapq.heappop(running[to])[1])
             if not free[to]:
@@ -242,15 +244,14 @@ class _Layout:
 
     def transfers(self) -> Iterator[str]:
         """One complete event per KV transfer, on the tracks of its destination's ingress."""
-        r = self.requests
-        prompt = r["prompt_tokens"].to_numpy()
-        source, to = r["prefill_instance"].to_numpy(), r["decode_instance"].to_numpy()
+        prompt = self.requests["prompt_tokens"].to_numpy()
+        source, to = self.prefill, self.decode
         for i in self.moved.tolist():
             t0, t1 = int(self.transfer_start[i]), int(self.transfer_end[i])
             yield (
                 f'{{"ph":"X","pid":{PID_TRANSFERS},"tid":{self._lane_tid(i)},"ts":{_us(t0)},'
                 f'"dur":{_us(t1 - t0)},"cat":"transfer","name":"from {self.label[source[i]]}",'
-                f'"args":{{"request":{r["id"].iat[i]},"prompt_tokens":{prompt[i]},'
+                f'"args":{{"request":{self.id[i]},"prompt_tokens":{prompt[i]},'
                 f'"to":"{self.label[to[i]]}"}}}}'
             )
         for instance in sorted(set(source[self.moved].tolist())):
@@ -260,7 +261,7 @@ class _Layout:
             yield from _steps(PID_TRANSFERS, name, "transfers", up, down)
 
     def _lane_tid(self, row: int) -> int:
-        to = int(self.requests["decode_instance"].iat[row])
+        to = int(self.decode[row])
         return int(self.first_tid[to]) + int(self.lane[row])
 
     def _ending_slice(self, instance: int, ns: int) -> int | None:
@@ -279,10 +280,9 @@ class _Layout:
 
     def flows(self) -> Iterator[str]:
         """Arrows prefill → transfer → decode; none for a request with no slice to bind to."""
-        r = self.requests
-        prefill, decode = r["prefill_instance"].to_numpy(), r["decode_instance"].to_numpy()
-        end, begin = _ns(r["prefill_end_s"]), _ns(r["decode_start_s"])
-        for i, name in enumerate(r["id"].tolist()):
+        prefill, decode = self.prefill, self.decode
+        end, begin = _ns(self.requests["prefill_end_s"]), _ns(self.requests["decode_start_s"])
+        for i, name in enumerate(self.id.tolist()):
             if prefill[i] < 0 or decode[i] < 0 or end[i] < 0 or begin[i] < 0:
                 continue
             p, d = int(prefill[i]), int(decode[i])
@@ -337,24 +337,31 @@ class _Level:
 
 def _request_spans(requests: pd.DataFrame) -> Iterator[str]:
     """Nested async spans: the request, and its phases one after another inside it."""
-    reached = [_ns(requests[column]) for _, column in _PHASES]
-    arrival, first = _ns(requests["arrival_s"]), _ns(requests["first_token_s"])
-    facts = requests[["id", "prompt_tokens", "output_tokens", "preemptions", "state"]].to_numpy()
-    for i, (name, prompt, output, preempted, state) in enumerate(facts.tolist()):
-        common = f'"pid":{PID_REQUESTS},"tid":0,"cat":"request","id":{name}'
-        begin = int(arrival[i])
-        yield (
-            f'{{"ph":"b",{common},"ts":{_us(begin)},"name":"request",'
-            f'"args":{{"prompt_tokens":{prompt},"output_tokens":{output},'
-            f'"preemptions":{preempted},"state":"{State(state).name.lower()}"}}}}'
-        )
-        now = begin
-        for (phase, _), at in zip(_PHASES, reached, strict=True):
-            if at[i] > now:
-                yield f'{{"ph":"b",{common},"ts":{_us(now)},"name":"{phase}"}}'
-                now = int(at[i])
-                yield f'{{"ph":"e",{common},"ts":{_us(now)},"name":"{phase}"}}'
-        if first[i] >= 0:
-            at_first = _us(int(first[i]))
-            yield f'{{"ph":"n",{common},"ts":{at_first},"name":"first token"}}'
-        yield f'{{"ph":"e",{common},"ts":{_us(now)},"name":"request"}}'
+    facts = ["id", "prompt_tokens", "output_tokens", "preemptions", "state"]
+    instants = ["arrival_s", "first_token_s", *(column for _, column in _PHASES)]
+    for at in range(0, len(requests), _CHUNK):
+        part = requests.iloc[at : at + _CHUNK]
+        about = part[facts].to_numpy().tolist()
+        times = np.stack([_ns(part[column]) for column in instants], axis=1).tolist()
+        for row, (arrival, first, *reached) in zip(about, times, strict=True):
+            yield from _request_span(row, arrival, first, reached)
+
+
+def _request_span(facts: list[int], arrival: int, first: int, reached: list[int]) -> Iterator[str]:
+    """The spans of one request; instants in nanoseconds, -1 for what never happened."""
+    name, prompt, output, preempted, state = facts
+    common = f'"pid":{PID_REQUESTS},"tid":0,"cat":"request","id":{name}'
+    yield (
+        f'{{"ph":"b",{common},"ts":{_us(arrival)},"name":"request",'
+        f'"args":{{"prompt_tokens":{prompt},"output_tokens":{output},'
+        f'"preemptions":{preempted},"state":"{State(state).name.lower()}"}}}}'
+    )
+    now = arrival
+    for (phase, _), at in zip(_PHASES, reached, strict=True):
+        if at > now:
+            yield f'{{"ph":"b",{common},"ts":{_us(now)},"name":"{phase}"}}'
+            yield f'{{"ph":"e",{common},"ts":{_us(at)},"name":"{phase}"}}'
+            now = at
+    if first >= 0:
+        yield f'{{"ph":"n",{common},"ts":{_us(first)},"name":"first token"}}'
+    yield f'{{"ph":"e",{common},"ts":{_us(now)},"name":"request"}}'

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-
-from simulator.report.text import number
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 BLUE = "#0072B2"
 ORANGE = "#E69F00"
@@ -38,9 +36,9 @@ DPI = 160
 
 def figure(width_in: float, height_in: float, title: str) -> Figure:
     """An empty figure with a title at its top left."""
-    fig = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+    fig = Figure(figsize=(width_in, height_in), dpi=DPI, layout=layout, facecolor="white")
     FigureCanvasAgg(fig)
-    fig.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr]
     fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
     return fig
 
@@ -84,27 +82,38 @@ def legend(ax: Axes, columns: int = 1, handles: Sequence[Any] | None = None) -> 
     )
 
 
+def short_percent(value: float, _position: object = None) -> str:
+    """A tick label for a share 0..1: ``"50 %"``."""
+    return f"{100 * value:.3g} %"
+
+
 def short_seconds(value: float, _position: object = None) -> str:
-    """A tick label for a duration [s]: ``"5 ms"``, ``"2 s"``."""
-    if value == 0:
-        return "0"
+    """A duration [s] with no more digits than it has: ``"5 ms"``, ``"1.5 s"``."""
     for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if abs(value) >= 0.999 * size:
-            return f"{number(value / size, digits=3).rstrip('0').rstrip('.')} {unit}" if (
-                "." in number(value / size, digits=3)
-            ) else f"{number(value / size, digits=3)} {unit}"
-    return f"{value:g} s"
+        if abs(value) >= 0.9995 * size:
+            return f"{value / size:.4g} {unit}"
+    return "0" if value == 0 else f"{value:.3g} s"
 
 
-def log_time_axis(axis: Axis, low_s: float, high_s: float) -> None:
-    """A logarithmic axis of durations with labels such as ``20 ms`` at 1, 2 and 5 per decade."""
-    axis._set_axes_scale("log")  # type: ignore[attr-defined]
+def time_axis(ax: Axes, low_s: float, high_s: float) -> None:
+    """A horizontal axis for durations between two positive values [s].
+
+    Logarithmic, with ticks such as 20 ms at 1, 2 and 5 of each decade; linear where the values
+    differ by less than a factor of four, which a logarithmic axis cannot label well.
+    """
+    ax.xaxis.set_major_formatter(FuncFormatter(short_seconds))
+    if high_s < 4 * low_s:
+        room = 0.08 * (high_s - low_s) or 0.1 * low_s
+        ax.set_xlim(low_s - room, high_s + room)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        return
+    ax.set_xscale("log")
     decades = math.log10(high_s / low_s)
     subs = (1.0, 2.0, 5.0) if decades < 2.2 else (1.0, 3.0) if decades < 3.2 else (1.0,)
-    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=20))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(short_seconds))
-    axis.set_minor_formatter(NullFormatter())
+    ax.xaxis.set_major_locator(LogLocator(base=10, subs=subs, numticks=20))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(short_seconds))  # set_xscale replaced it
+    ax.set_xlim(low_s / 1.15, high_s * 1.15)
 
 
 def save_png(fig: Figure, path: Path) -> None:

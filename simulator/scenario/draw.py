@@ -8,16 +8,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.scenario.names import trace_file
-from simulator.scenario.problem import Problem, at
-from simulator.scenario.schema import (
+from simulator.scenario.length_schema import (
     FixedTokens,
     Lengths,
     LognormalTokens,
-    Trace,
     UniformTokens,
-    Workload,
 )
+from simulator.scenario.names import trace_file
+from simulator.scenario.problem import Problem, at
+from simulator.scenario.schema import Trace, Workload
 from simulator.workload import ClosedLoop, Requests, TraceFormat, arrivals, read_trace, stream
 from simulator.workload import lengths as draw
 from simulator.workload.lengths import MAX_TOKENS

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from simulator.scenario.schema import ScenarioConfig, Section
+from simulator.scenario.schema import ScenarioConfig
+from simulator.scenario.values import Section
 
 
 def allowed_keys(raw: object, path: Sequence[str]) -> list[str]:

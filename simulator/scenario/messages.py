@@ -88,7 +88,8 @@ def _no_tag(details: ErrorDetails, path: tuple[str, ...], raw: Mapping[str, Any]
 
 def _bad_tag(details: ErrorDetails, path: tuple[str, ...], raw: Mapping[str, Any]) -> str:
     allowed = details["ctx"]["expected_tags"].replace("'", "").split(", ")
-    return f"found dist {details['ctx']['tag']}; {suggest(details['ctx']['tag'], allowed)}"
+    tag = details["ctx"]["tag"]
+    return f"found dist {shown(tag)}; {suggest(tag, allowed)}"
 
 
 def _rule(details: ErrorDetails, path: tuple[str, ...], raw: Mapping[str, Any]) -> str:
@@ -110,6 +111,10 @@ def _empty(details: ErrorDetails, path: tuple[str, ...], raw: Mapping[str, Any])
     return "is empty; allowed: at least one entry."
 
 
+def _too_long(details: ErrorDetails, path: tuple[str, ...], raw: Mapping[str, Any]) -> str:
+    return f"is too long; allowed: at most {details['ctx']['max_length']} characters."
+
+
 def _name(details: ErrorDetails, path: tuple[str, ...], raw: Mapping[str, Any]) -> str:
     return "is no name; allowed: letters, digits, _ and -, with a letter first."
 
@@ -128,6 +133,7 @@ _SENTENCES: dict[str, Callable[[ErrorDetails, tuple[str, ...], Mapping[str, Any]
     "rule": _rule,
     "too_short": _empty,
     "string_too_short": _empty,
+    "string_too_long": _too_long,
     "string_pattern_mismatch": _name,
     **dict.fromkeys(_KINDS, _kind),
     **dict.fromkeys(_BOUNDS, _bound),

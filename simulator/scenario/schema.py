@@ -9,96 +9,30 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from simulator.scenario.deployment import FirstToken, Reserve, Role, RouterName, TransferMode
+from simulator.scenario.length_schema import Lengths
 from simulator.scenario.values import (
+    Count,
     Fraction,
+    Name,
     PositiveReal,
+    PositiveSeconds,
     Real,
     Seconds,
-    duration,
+    Section,
     named,
     refuse,
     text_or_mapping,
     whole,
 )
-from simulator.workload.lengths import MAX_TOKENS
 from simulator.workload.traces import TraceFormat
 
-Tokens = Annotated[int, BeforeValidator(whole), Field(ge=1, le=MAX_TOKENS)]
-Count = Annotated[int, BeforeValidator(whole), Field(ge=1, le=100_000_000)]
-PositiveSeconds = Annotated[float, BeforeValidator(duration), Field(gt=0)]
-Name = Annotated[str, Field(min_length=1)]
 PoolName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Bits = Literal["bf16", "fp8"]
 ArrivalName = Literal["poisson", "gamma", "constant"]
 OnTooLong = Literal["error", "reject"]
-
-
-class Section(BaseModel):
-    """A mapping of the scenario file: no unknown keys, no coercion, no NaN, immutable."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-# --- lengths ------------------------------------------------------------------------------------
-
-
-class FixedTokens(Section):
-    """Every request has the same length."""
-
-    dist: Literal["fixed"]
-    tokens: Annotated[Tokens, Field(description="length of every request [tokens]")]
-
-
-class UniformTokens(Section):
-    """Whole numbers between two bounds, both included."""
-
-    dist: Literal["uniform"]
-    low: Annotated[Tokens, Field(description="shortest length [tokens]")]
-    high: Annotated[Tokens, Field(description="longest length [tokens]")]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> UniformTokens:
-        if self.low > self.high:
-            raise refuse("low", f"found {self.low}; allowed: at most high, {self.high}.")
-        return self
-
-
-class UniformRatioTokens(Section):
-    """The benchmark client's lengths: uniform between ``ratio`` × ``max`` and ``max``."""
-
-    dist: Literal["uniform_ratio"]
-    max: Annotated[Tokens, Field(description="longest length [tokens]")]
-    ratio: Annotated[
-        float, Field(gt=0, le=1, description="shortest over longest length [fraction]")
-    ]
-
-
-class LognormalTokens(Section):
-    """Lognormal, clipped to ``min`` … ``max``; ``mean`` and ``cv`` are before clipping."""
-
-    dist: Literal["lognormal"]
-    mean: Annotated[float, Field(ge=1, le=MAX_TOKENS, description="mean length [tokens]")]
-    cv: Annotated[float, Field(ge=0, le=10, description="standard deviation over mean [ratio]")]
-    min: Annotated[Tokens, Field(description="shorter lengths become this [tokens]")] = 1
-    max: Annotated[
-        Tokens | None,
-        Field(description="longer lengths become this [tokens]; default: no limit"),
-    ] = None
-
-    @model_validator(mode="after")
-    def _ordered(self) -> LognormalTokens:
-        if self.max is not None and self.min > self.max:
-            raise refuse("min", f"found {self.min}; allowed: at most max, {self.max}.")
-        return self
-
-
-Lengths = Annotated[
-    FixedTokens | UniformTokens | UniformRatioTokens | LognormalTokens,
-    Field(discriminator="dist"),
-]
 
 
 # --- workload -----------------------------------------------------------------------------------
@@ -161,17 +95,22 @@ class Workload(Section):
         ArrivalName | None,
         Field(description="arrival process; default: poisson when rate_rps is given"),
     ] = None
-    rate_rps: Annotated[PositiveReal | None, Field(description="mean arrival rate [1/s]")] = None
+    rate_rps: Annotated[
+        PositiveReal | None,
+        Field(description="mean arrival rate, unless trace or closed_loop [1/s]"),
+    ] = None
     cv: Annotated[
         float | None,
         Field(gt=0, le=10, description="standard deviation over mean of the gaps, gamma only"),
     ] = None
-    requests: Annotated[Count | None, Field(description="how many requests arrive")] = None
+    requests: Annotated[
+        Count | None, Field(description="how many requests arrive, with rate_rps")
+    ] = None
     prompt_tokens: Annotated[
-        Lengths | None, Field(description="distribution of prompt lengths [tokens]")
+        Lengths | None, Field(description="distribution of prompt lengths, unless trace")
     ] = None
     output_tokens: Annotated[
-        Lengths | None, Field(description="distribution of output lengths [tokens]")
+        Lengths | None, Field(description="distribution of output lengths, unless trace")
     ] = None
     trace: Annotated[Trace | None, Field(description="replay a trace instead")] = None
     closed_loop: Annotated[
@@ -251,7 +190,7 @@ class Pool(Section):
         Role | None,
         Field(description="what they do; default: the pool's name, where that is a role"),
     ] = None
-    gpu: Annotated[Name, Field(description="GPU type, a bundled profile")]
+    gpu: Annotated[Name, Field(description="GPU type: a bundled profile, or a file of one")]
     tp: Annotated[
         int, Field(ge=1, le=1024, description="tensor-parallel degree, GPUs of one instance")
     ] = 1
@@ -283,22 +222,32 @@ class Pool(Section):
 class Link(Section):
     """The fabric between prefill and decode; values left out are the profile's."""
 
-    name: Annotated[Name, Field(description="link type, a bundled profile")]
+    name: Annotated[Name, Field(description="link type: a bundled profile, or a file of one")]
     nic_gbps: Annotated[
-        PositiveReal | None, Field(description="rate of one NIC and direction [Gbit/s]")
+        PositiveReal | None,
+        Field(description="rate of one NIC and direction [Gbit/s]; default: the profile's"),
     ] = None
     efficiency: Annotated[
-        Fraction | None, Field(description="share of that rate payload reaches [fraction]")
+        Fraction | None,
+        Field(description="share of that rate payload reaches [fraction]; default: the profile's"),
     ] = None
     base_latency_s: Annotated[
-        Seconds | None, Field(description="from the last byte sent to the KV usable [s]")
+        Seconds | None,
+        Field(description="from the last byte sent to the KV usable [s]; default: the profile's"),
     ] = None
-    message_s: Annotated[Seconds | None, Field(description="NIC time of one message [s]")] = None
+    message_s: Annotated[
+        Seconds | None, Field(description="NIC time of one message [s]; default: the profile's")
+    ] = None
     coalesced: Annotated[
-        bool | None, Field(description="one message per rank pair, not one per layer and block")
+        bool | None,
+        Field(
+            description="one message per rank pair, not one per layer and block; "
+            "default: the profile's"
+        ),
     ] = None
     spine_gbps: Annotated[
-        PositiveReal | None, Field(description="rate all transfers share [Gbit/s]")
+        PositiveReal | None,
+        Field(description="rate all transfers share [Gbit/s]; default: no limit"),
     ] = None
 
 
@@ -344,11 +293,17 @@ class Targets(Section):
 class Overheads(Section):
     """Time a serving engine adds to its kernels; values left out are the step model's."""
 
-    c0_s: Annotated[Seconds | None, Field(description="overhead of a step [s]")] = None
-    c1_s: Annotated[Seconds | None, Field(description="overhead per running sequence [s]")] = None
-    host_s: Annotated[Seconds | None, Field(description="shortest step of the host loop [s]")] = (
-        None
-    )
+    c0_s: Annotated[
+        Seconds | None, Field(description="overhead of a step [s]; default: the step model's")
+    ] = None
+    c1_s: Annotated[
+        Seconds | None,
+        Field(description="overhead per running sequence [s]; default: the step model's"),
+    ] = None
+    host_s: Annotated[
+        Seconds | None,
+        Field(description="shortest step of the host loop [s]; default: the step model's"),
+    ] = None
 
 
 class ScenarioConfig(Section):
@@ -399,4 +354,4 @@ class ScenarioConfig(Section):
         ),
     ] = None
     engine: Annotated[Overheads, Field(description="engine overheads")] = Overheads()
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1, description="seed of every random stream")] = 1
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="seed of every random stream")] = 1

@@ -6,8 +6,10 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+
+from simulator.workload.lengths import MAX_TOKENS
 
 SECONDS = {
     unit: Decimal(length)
@@ -42,7 +44,7 @@ def duration(value: Any) -> Any:
     if match is None or match[2] not in SECONDS:
         raise refuse(
             "",
-            f"found {value!r}; allowed: a number of seconds, or a text with one of the units "
+            f"found {value[:60]!r}; allowed: a number of seconds, or a text with one of the units "
             f"{', '.join(SECONDS)} such as 500ms.",
         )
     return float(Decimal(match[1]) * SECONDS[match[2]])
@@ -69,3 +71,13 @@ Seconds = Annotated[float, BeforeValidator(duration), Field(ge=0)]
 PositiveReal = Annotated[float, Field(gt=0)]
 Real = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+Tokens = Annotated[int, BeforeValidator(whole), Field(ge=1, le=MAX_TOKENS)]
+Count = Annotated[int, BeforeValidator(whole), Field(ge=1, le=100_000_000)]
+PositiveSeconds = Annotated[float, BeforeValidator(duration), Field(gt=0)]
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class Section(BaseModel):
+    """A mapping of the scenario file: no unknown keys, no coercion, no NaN, immutable."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)

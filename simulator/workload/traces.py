@@ -70,7 +70,8 @@ class _Table:
     def bad(self, column: int, row: int, allowed: str) -> TraceError:
         """The error of one value that cannot be used."""
         found = self.columns[column][row]
-        shown = "nothing" if found is None or found == "" else f"{found!r}"
+        shown = repr(found) if isinstance(found, str) else str(found)
+        shown = "nothing" if found is None or found == "" else shown
         return TraceError(
             f"{self.path}: {self.unit} {self.numbers[row]}, column {self.names[column]}: found "
             f"{shown}; allowed: {allowed}."
@@ -136,7 +137,8 @@ def _requests(table: _Table) -> Requests:
 def _numeric(values: Sequence[Any]) -> NDArray[np.float64]:
     """Values as floats, NaN where they are no number."""
     number = pd.to_numeric(pd.Series(values), errors="coerce")
-    return np.asarray(number.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
+    floats: NDArray[np.float64] = number.to_numpy(dtype=np.float64, na_value=np.nan)
+    return floats
 
 
 def _tokens(table: _Table, column: int) -> NDArray[np.int64]:
@@ -167,7 +169,8 @@ def _dates(table: _Table) -> NDArray[np.float64]:
     if when.isna().any():
         raise table.bad(0, int(when.isna().to_numpy().argmax()), _DATE_ALLOWED)
     instants = when.to_numpy(dtype="datetime64[ns]").astype(np.int64)
-    return (instants - instants.min()) / 1e9
+    seconds: NDArray[np.float64] = (instants - instants.min()) / 1e9
+    return seconds
 
 
 # --- files --------------------------------------------------------------------------------------
@@ -227,6 +230,10 @@ def _parquet_table(path: Path) -> _Table:
             f"{path}: found the columns {', '.join(table.column_names) or 'none'}; allowed: "
             f"{', '.join(PLAIN_COLUMNS)} must all be there."
         )
+    for name in PLAIN_COLUMNS:
+        kind = table.schema.field(name).type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            raise TraceError(f"{path}: column {name}: found type {kind}; allowed: numbers.")
     columns = tuple(table.column(name).to_pandas() for name in PLAIN_COLUMNS)
     ignored = tuple(name for name in table.column_names if name not in PLAIN_COLUMNS)
     return _Table(path, PLAIN_COLUMNS, columns, "row", range(1, table.num_rows + 1), ignored)

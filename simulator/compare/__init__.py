@@ -1,0 +1,13 @@
+"""``compare``: disaggregate or not, answered by two runs on the same requests."""
+
+from simulator.compare.comparison import (
+    TWINS,
+    Candidate,
+    Comparison,
+    Progress,
+    Side,
+    Twin,
+    compare,
+)
+
+__all__ = ["TWINS", "Candidate", "Comparison", "Progress", "Side", "Twin", "compare"]

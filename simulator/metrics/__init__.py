@@ -1,0 +1,51 @@
+"""Metrics: pure functions from a ``Run`` to numbers and tables; definitions in docs/semantics.md."""
+
+from simulator.metrics.attainment import (
+    arrival_window_s,
+    attainment,
+    attains,
+    goodput,
+    makespan_s,
+)
+from simulator.metrics.intervals import Interval, block_bootstrap, replication_interval
+from simulator.metrics.latency import PARTS, completed, e2e, statistics, tpot, ttft, waterfall
+from simulator.metrics.stability import Backlog, Stability, backlog_trend, stability
+from simulator.metrics.summary import SCHEMA, Summary, summarize
+from simulator.metrics.timelines import mean_number, pool_timeline, request_timeline
+from simulator.metrics.usage import Cost, PoolUse, Throughput, cost, pool_use, throughput
+from simulator.metrics.warmup import mser5
+
+__all__ = [
+    "PARTS",
+    "SCHEMA",
+    "Backlog",
+    "Cost",
+    "Interval",
+    "PoolUse",
+    "Stability",
+    "Summary",
+    "Throughput",
+    "arrival_window_s",
+    "attainment",
+    "attains",
+    "backlog_trend",
+    "block_bootstrap",
+    "completed",
+    "cost",
+    "e2e",
+    "goodput",
+    "makespan_s",
+    "mean_number",
+    "mser5",
+    "pool_timeline",
+    "pool_use",
+    "replication_interval",
+    "request_timeline",
+    "stability",
+    "statistics",
+    "summarize",
+    "throughput",
+    "tpot",
+    "ttft",
+    "waterfall",
+]
