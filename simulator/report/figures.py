@@ -16,7 +16,7 @@ from simulator.metrics.latency import FloatArray, tpot, ttft, waterfall
 from simulator.metrics.timelines import pool_timeline, request_timeline
 from simulator.report import style
 from simulator.report.names import PART_LABELS, layout_label
-from simulator.report.text import number, percent, seconds
+from simulator.report.text import number, percent, seconds, short_percent, short_seconds
 from simulator.run import Run
 from simulator.scenario import SLO, Deployment
 from simulator.units import GB
@@ -78,17 +78,17 @@ def _cascade(ax: Axes, mean: pd.Series[float]) -> None:
     ax.barh(rows, mean.to_numpy(), left=start, color=colours, height=0.68)
     for row, (begin, length) in enumerate(zip(start, mean, strict=True)):
         text = f"{seconds(float(length))}  {percent(length / total, 0)}" if length > 0 else "0"
-        _beside(ax, begin + length, row, text, style.INK if length > 0 else style.GREY)
+        beside(ax, begin + length, row, text, style.INK if length > 0 else style.GREY)
         if row:
             ax.plot([begin, begin], [row - 1, row], color=style.GREY, linewidth=0.7, zorder=1)
     ax.set_yticks(rows, labels)
     ax.invert_yaxis()
     ax.set_xlim(0, 1.16 * total or 1.0)
-    ax.xaxis.set_major_formatter(FuncFormatter(style.short_seconds))
+    ax.xaxis.set_major_formatter(FuncFormatter(short_seconds))
     style.dress(ax, grid="x", title=f"Mean over all requests: {seconds(total)}")
 
 
-def _beside(ax: Axes, x: float, row: float, text: str, colour: str = style.INK) -> None:
+def beside(ax: Axes, x: float, row: float, text: str, colour: str = style.INK) -> None:
     """A number to the right of the end of a horizontal bar."""
     ax.annotate(
         text,
@@ -117,18 +117,18 @@ def _bands(ax: Axes, parts: pd.DataFrame, total: FloatArray, target: float | Non
         ax.barh(rows, width, left=left, color=PART_COLOURS[name], height=0.62)
         left += width
     for row, length in enumerate(left):
-        _beside(ax, float(length), row, seconds(float(length)))
+        beside(ax, float(length), row, seconds(float(length)))
     ax.invert_yaxis()
     limit = 1.16 * float(left.max())
     title = "Mean over groups of requests, by TTFT (same colours)"
     if target is not None:
-        title += f"; target {style.short_seconds(target)}"
+        title += f"; target {short_seconds(target)}"
         if target < 2.5 * limit:
             limit = max(limit, 1.1 * target)
             title += " dashed"
             ax.axvline(target, color=style.INK, linestyle="--", linewidth=1, zorder=3)
     ax.set_xlim(0, limit or 1.0)
-    ax.xaxis.set_major_formatter(FuncFormatter(style.short_seconds))
+    ax.xaxis.set_major_formatter(FuncFormatter(short_seconds))
     style.dress(ax, x="time since arrival", grid="x", title=title)
 
 
@@ -173,7 +173,7 @@ def cdf(ax: Axes, series: dict[str, FloatArray], target: float | None, label: st
     known = {name: v for name, v in known.items() if v.size}
     style.dress(ax, x=label)
     ax.set_ylim(0, 1.02)
-    ax.yaxis.set_major_formatter(FuncFormatter(style.short_percent))
+    ax.yaxis.set_major_formatter(FuncFormatter(short_percent))
     if not known:
         _empty(ax, "no value")
         return
@@ -198,7 +198,7 @@ def _heard(values: FloatArray, target: float | None, name: str) -> str:
     """What a distribution says in words: percentiles, or the share within the target."""
     if target is not None:
         met = percent(float(np.mean(values <= target)))
-        return f"{name}{met} within {style.short_seconds(target)}"
+        return f"{name}{met} within {short_seconds(target)}"
     p50, p99 = np.quantile(values, [0.5, 0.99])
     return f"{name}p50 {seconds(float(p50))}, p99 {seconds(float(p99))}"
 
@@ -269,7 +269,7 @@ def _pool_lines(
     style.dress(batch, y="sequences", title="Decoding sequences per instance")
     style.dress(kv, y="share", title="KV blocks used or promised")
     for ax in (busy, kv):
-        ax.yaxis.set_major_formatter(FuncFormatter(style.short_percent))
+        ax.yaxis.set_major_formatter(FuncFormatter(short_percent))
 
 
 def fabric_bytes_per_s(deployment: Deployment) -> float:

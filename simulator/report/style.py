@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from simulator.report.text import short_seconds
+
 BLUE = "#0072B2"
 ORANGE = "#E69F00"
 GREEN = "#009E73"
@@ -80,19 +82,6 @@ def legend(ax: Axes, columns: int = 1, handles: Sequence[Any] | None = None) -> 
         labelcolor=INK,
         **extra,
     )
-
-
-def short_percent(value: float, _position: object = None) -> str:
-    """A tick label for a share 0..1: ``"50 %"``."""
-    return f"{100 * value:.3g} %"
-
-
-def short_seconds(value: float, _position: object = None) -> str:
-    """A duration [s] with no more digits than it has: ``"5 ms"``, ``"1.5 s"``."""
-    for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if abs(value) >= 0.9995 * size:
-            return f"{value / size:.4g} {unit}"
-    return "0" if value == 0 else f"{value:.3g} s"
 
 
 def time_axis(ax: Axes, low_s: float, high_s: float) -> None:

@@ -35,6 +35,19 @@ def seconds(value: float | None) -> str:
     return number(value, "s")
 
 
+def short_seconds(value: float, _position: object = None) -> str:
+    """A duration [s] with no more digits than it has: ``"5 ms"``, ``"1.5 s"`` (and tick labels)."""
+    for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if abs(value) >= 0.9995 * size:
+            return f"{value / size:.4g} {unit}"
+    return "0" if value == 0 else f"{value:.3g} s"
+
+
+def short_percent(value: float, _position: object = None) -> str:
+    """A share 0..1 with no more digits than it has: ``"50 %"`` (and tick labels)."""
+    return f"{100 * value:.3g} %"
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """A share 0..1 as a percentage, never rounded up to 100 % or down to 0 %."""
     if value is None or not math.isfinite(value):

@@ -136,6 +136,11 @@ def _requests(table: _Table) -> Requests:
 
 def _numeric(values: Sequence[Any]) -> NDArray[np.float64]:
     """Values as floats, NaN where they are no number."""
+    if isinstance(values, list):
+        try:
+            return np.fromiter(map(float, values), np.float64, len(values))
+        except ValueError:
+            pass  # some value is no number: the slower way below tells which
     number = pd.to_numeric(pd.Series(values), errors="coerce")
     floats: NDArray[np.float64] = number.to_numpy(dtype=np.float64, na_value=np.nan)
     return floats
@@ -182,8 +187,9 @@ def _csv_table(path: Path, format: TraceFormat) -> _Table:
             reader = csv.reader(file)
             header = [name.strip() for name in next(reader, [])]
             names = _csv_names(path, header, format)
-            picks = [header.index(name) for name in names]
+            first, second, third = (header.index(name) for name in names)
             columns: tuple[list[str], ...] = ([], [], [])
+            put_first, put_second, put_third = (values.append for values in columns)
             lines: list[int] = []
             for row in reader:
                 if not row:
@@ -193,8 +199,9 @@ def _csv_table(path: Path, format: TraceFormat) -> _Table:
                         f"{path}: line {reader.line_num}: found {len(row)} values; allowed: "
                         f"{len(header)}, one for each column of the header."
                     )
-                for values, pick in zip(columns, picks, strict=True):
-                    values.append(row[pick])
+                put_first(row[first])
+                put_second(row[second])
+                put_third(row[third])
                 lines.append(reader.line_num)
     except UnicodeDecodeError:
         raise TraceError(f"{path}: is not text; allowed: CSV in UTF-8, or Parquet.") from None

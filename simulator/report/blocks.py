@@ -1,0 +1,245 @@
+"""A summary as small text tables, which the terminal and the HTML page both show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simulator.metrics import Summary
+from simulator.metrics.attainment import attainment
+from simulator.report.names import (
+    FIRST_TOKEN,
+    METRIC_LABELS,
+    PART_LABELS,
+    layout_label,
+    link_label,
+    pool_label,
+)
+from simulator.report.text import (
+    MISSING,
+    bar,
+    count,
+    listing,
+    number,
+    percent,
+    plural,
+    seconds,
+    short_seconds,
+    usd,
+)
+from simulator.run import Run
+from simulator.scenario import SLO
+
+STATISTICS = ("mean", "p50", "p90", "p95", "p99")
+BAR_WIDTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One table in words.
+
+    Attributes:
+        title: what it is about.
+        header: names of its columns; empty for a list of facts.
+        rows: its cells; the first of a row is its name.
+        note: how to read it.
+        bars: whether the last column holds a bar of block characters.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    bars: bool = False
+
+
+def headline(run: Run) -> str:
+    """Name, layout and size of what was simulated, on one line."""
+    deployment = run.deployment
+    mode = " disaggregated" if deployment.mode == "disaggregated" else ""
+    return (
+        f"{deployment.name} · {layout_label(deployment)}{mode} · "
+        f"{plural(deployment.gpus, 'GPU')} · {plural(len(run.requests), 'request')}"
+    )
+
+
+def facts(run: Run, summary: Summary) -> Block:
+    """What was simulated: everything a reader needs to know before the numbers."""
+    deployment = run.deployment
+    rows = [("model", deployment.model.name)]
+    rows += [(f"{p.role} pool" + _named(p.name, p.role), pool_label(p)) for p in deployment.pools]
+    if deployment.link is not None:
+        rows.append(("link", link_label(deployment)))
+        rows.append(("first token", FIRST_TOKEN[deployment.first_token]))
+    else:
+        rows.append(("first token", "when the prompt's last chunk is prefilled"))
+    rows.append(("workload", _workload(run)))
+    rows.append(("requests", _ends(summary)))
+    rows.append(("simulated time", f"{seconds(run.end_s)}, seed {run.seed}"))
+    return Block("Simulated", (), tuple(rows))
+
+
+def _named(name: str, role: str) -> str:
+    return "" if name == role else f" {name}"
+
+
+def _workload(run: Run) -> str:
+    workload = run.workload
+    rate = workload.rate_rps
+    text = workload.source
+    if rate == rate and "/s" not in text:  # not NaN
+        text += f", {number(rate)} requests/s on average"
+    return text
+
+
+def _ends(summary: Summary) -> str:
+    ends = [f"{count(summary.requests[k])} {k}" for k in ("arrived", "completed")]
+    bad = ("rejected", "cancelled", "failed")
+    ends += [f"{count(summary.requests[k])} {k}" for k in bad if summary.requests[k]]
+    return listing(ends)
+
+
+def latency(run: Run, summary: Summary, slo: SLO | None) -> Block:
+    """TTFT, TPOT, ITL and E2E with their percentiles, and the targets where there are any."""
+    header: tuple[str, ...] = ("latency", *STATISTICS)
+    rows: list[tuple[str, ...]] = []
+    for name, label in METRIC_LABELS.items():
+        found = getattr(summary, name)
+        row: tuple[str, ...] = (label, *(seconds(found[s]) for s in STATISTICS))
+        rows.append(row if slo is None else (*row, *_target(run, name, slo)))
+    note = "Over completed requests."
+    if slo is not None:
+        header = (*header, "target", "met by")
+        note = "Percentiles over completed requests; targets over all that arrived."
+    return Block("Latency", header, tuple(rows), note)
+
+
+def _target(run: Run, name: str, slo: SLO) -> tuple[str, str]:
+    """A target and the share of requests that meet it on its own."""
+    if name == "ttft_s" and slo.ttft_s is not None:
+        met = attainment(run, SLO(ttft_s=slo.ttft_s))
+        return f"≤ {short_seconds(slo.ttft_s)}", percent(met)
+    if name == "tpot_s" and slo.tpot_s is not None:
+        met = attainment(run, SLO(tpot_s=slo.tpot_s))
+        return f"≤ {short_seconds(slo.tpot_s)}", percent(met)
+    return "", ""
+
+
+def waterfall(summary: Summary) -> Block:
+    """The parts of the mean TTFT one after another."""
+    parts = {name: summary.waterfall_s[name] or 0.0 for name in PART_LABELS}
+    if summary.mode == "colocated":
+        parts = {k: v for k, v in parts.items() if k in ("router", "prefill_queue", "prefill")}
+    total = sum(parts.values())
+    rows = []
+    start = 0.0
+    for name, length in parts.items():
+        share = length / total if total else 0.0
+        rows.append(
+            (
+                PART_LABELS[name],
+                seconds(length),
+                percent(share, 0),
+                bar(start, share, BAR_WIDTH) if share >= 0.001 else "",
+            )
+        )
+        start += share
+    rows.append(("TTFT", seconds(total if total else None), "", ""))
+    return Block("Where the mean TTFT goes", ("part", "time", "share", ""), tuple(rows), bars=True)
+
+
+def pools(run: Run, summary: Summary) -> Block:
+    """How hard each pool worked."""
+    rows = []
+    for pool in run.deployment.pools:
+        use = summary.pools[pool.name]
+        rows.append(
+            (
+                pool.name,
+                pool_label(pool),
+                count(use.gpus),
+                percent(use.busy, 0),
+                MISSING if use.load is None else f"{use.load:.2f}",
+                percent(use.mfu),
+                percent(use.mbu),
+                percent(use.kv_peak),
+            )
+        )
+    header = ("pool", "instances", "GPUs", "busy", "load", "MFU", "MBU", "KV peak")
+    note = (
+        "busy: time with a step running; load: demand over capacity; MFU and MBU: shares of the "
+        "data sheet's FLOP/s and memory bandwidth; KV peak: of the fullest instance."
+    )
+    return Block("Pools", header, tuple(rows), note)
+
+
+def throughput(summary: Summary) -> Block:
+    """Rates and cost at the simulated load."""
+    rates, cost = summary.throughput, summary.cost
+    rows = [
+        ("requests", number(rates.requests_per_s, "/s")),
+        ("output tokens", number(rates.output_tokens_per_s, "/s")),
+        ("output tokens per GPU", number(rates.output_tokens_per_s_per_gpu, "/s")),
+    ]
+    if summary.goodput_rps is not None:
+        rows.insert(1, ("goodput (requests within targets)", number(summary.goodput_rps, "/s")))
+    rows += [
+        ("price", f"{usd(cost.usd_per_hour)} per hour"),
+        ("cost of output tokens", f"{usd(cost.usd_per_m_output_tokens)} per million"),
+        ("cost of all tokens", f"{usd(cost.usd_per_m_total_tokens)} per million"),
+    ]
+    if cost.usd_per_m_input_tokens_prefill is not None:
+        rows.append(
+            (
+                "by pool",
+                f"{usd(cost.usd_per_m_input_tokens_prefill)} per million prompt tokens (prefill), "
+                f"{usd(cost.usd_per_m_output_tokens_decode)} per million output tokens (decode)",
+            )
+        )
+    return Block("Throughput and cost", (), tuple(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A sentence and whether it is good news."""
+
+    good: bool
+    text: str
+
+
+def verdicts(summary: Summary, slo: SLO | None) -> tuple[Verdict, ...]:
+    """Whether the targets hold and whether the deployment keeps up."""
+    found = []
+    if slo is not None and summary.slo_attainment is not None:
+        met = summary.slo_attainment >= slo.attainment
+        found.append(
+            Verdict(
+                met,
+                f"{'Targets hold' if met else 'Targets are missed'}: {percent(summary.slo_attainment)} "
+                f"of all requests meet every target, {percent(slo.attainment)} wanted.",
+            )
+        )
+    stability = summary.stability
+    word = "Stable" if stability.stable else "Unstable"
+    if not stability.conclusive:
+        word = "Too close to call" if summary.bounds.too_close_to_call else f"{word}, not sure"
+    found.append(Verdict(stability.stable and stability.conclusive, _after(word, stability.reason)))
+    verdict = summary.bounds.verdict
+    if verdict != stability.reason and verdict not in summary.warnings:
+        found.append(Verdict(True, f"In closed form, {verdict.removeprefix('Stable: ')}"))
+    return tuple(found)
+
+
+def _after(word: str, reason: str) -> str:
+    """``word: reason``, unless the reason begins with the word."""
+    return reason if reason.startswith(word) else f"{word}: {reason}"
+
+
+def summary_blocks(run: Run, summary: Summary, slo: SLO | None) -> tuple[Block, ...]:
+    """All tables of a run, in reading order."""
+    return (
+        facts(run, summary),
+        latency(run, summary, slo),
+        waterfall(summary),
+        pools(run, summary),
+        throughput(summary),
+    )

@@ -1,0 +1,84 @@
+"""The files of ``--out``: resolved scenario, numbers, requests, figures and one page with it all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from simulator.metrics import Summary
+from simulator.report import figures, html, style
+from simulator.report.blocks import headline, summary_blocks, verdicts
+from simulator.report.files import json_text, write_requests
+from simulator.run import Run
+from simulator.scenario import Scenario
+
+FIGURES = {
+    "waterfall.png": "Where the time to first token goes",
+    "latency_cdf.png": "Distributions of TTFT and TPOT",
+    "timeline.png": "Queues, batches, KV and link over time",
+}
+
+
+def write_results(folder: Path, scenario: Scenario, run: Run, summary: Summary) -> list[str]:
+    """Write everything about a run into a folder.
+
+    ``scenario.yaml`` (resolved: simulating it again gives the same requests), ``run.json`` (the
+    JSON contract), ``requests.parquet``, ``waterfall.png``, ``latency_cdf.png``, ``timeline.png``
+    and ``report.html``.
+
+    Args:
+        folder: an existing folder.
+        scenario: what was simulated.
+        run: the run.
+        summary: its metrics.
+
+    Returns:
+        Names of the files.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    slo = scenario.slo
+    drawn = {
+        "waterfall.png": style.png_bytes(figures.waterfall_figure(run, slo)),
+        "latency_cdf.png": style.png_bytes(figures.latency_figure(run, slo)),
+        "timeline.png": style.png_bytes(figures.timeline_figure(run)),
+    }
+    for name, png in drawn.items():
+        (folder / name).write_bytes(png)
+    (folder / "scenario.yaml").write_text(scenario.to_yaml(), encoding="utf-8")
+    (folder / "run.json").write_text(json_text(summary.to_dict()), encoding="utf-8")
+    write_requests(run.requests, folder / "requests.parquet")
+    page = _page(scenario, run, summary, drawn)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    return ["scenario.yaml", "run.json", "requests.parquet", *drawn, "report.html"]
+
+
+def _page(scenario: Scenario, run: Run, summary: Summary, drawn: Mapping[str, bytes]) -> str:
+    facts, latency, waterfall, pools, money = (
+        html.table(block) for block in summary_blocks(run, summary, scenario.slo)
+    )
+    pictures = {name: html.image(drawn[name], alt) for name, alt in FIGURES.items()}
+    return html.page(
+        headline(run),
+        verdicts=verdicts(summary, scenario.slo),
+        warnings=summary.warnings,
+        sections=(
+            facts,
+            latency,
+            pictures["latency_cdf.png"],
+            waterfall,
+            pictures["waterfall.png"],
+            pools,
+            pictures["timeline.png"],
+            money,
+            html.source("Resolved scenario", scenario.to_yaml()),
+        ),
+        footer=footer(summary),
+    )
+
+
+def footer(summary: Summary) -> str:
+    """Who made the page."""
+    version = summary.meta["version"]
+    return f"xpyd {version or '(not installed)'}, seed {summary.meta['seed']}"
