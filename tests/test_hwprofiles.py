@@ -221,6 +221,15 @@ def test_an_own_file_loads(tmp_path: Path) -> None:
     assert gpu.family() == load_gpu("l40s").family()
 
 
+def test_bus_entries_may_come_in_any_order(tmp_path: Path) -> None:
+    data = bundled("l40s")
+    bus = data["kernels"]["vllm"]["all_reduce"]["bus"]
+    data["kernels"]["vllm"]["all_reduce"]["bus"] = {key: bus[key] for key in ("n8", "n2", "n4")}
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(data, sort_keys=False))
+    assert load_gpu(file).family().all_reduce == load_gpu("l40s").family().all_reduce
+
+
 def test_a_source_may_be_given_in_place(tmp_path: Path) -> None:
     source = {"kind": "measured", "text": "a card on my desk"}
     data = change(bundled("l40s"), "gpu.tdp_w.source", source)

@@ -106,6 +106,20 @@ def test_tied_embeddings_are_counted_and_stored_once(tmp_path: Path) -> None:
     assert spec.weight_bytes_per_gpu(1, 2.0) == 2 * spec.parameters
 
 
+def test_biases_of_all_projections_are_counted(tmp_path: Path) -> None:
+    # hidden 256, 8 query and 2 KV heads of 32, FFN 704, 3 layers.
+    plain = read(tmp_path).parameters
+    attention = 3 * ((8 + 2 * 2) * 32 + 256)
+    mlp = 3 * (2 * 704 + 256)
+    assert read(tmp_path, attention_bias=True).parameters == plain + attention
+    assert read(tmp_path, mlp_bias=True).parameters == plain + mlp
+
+
+def test_qwen3_without_a_head_dim_has_that_of_its_configuration_class(tmp_path: Path) -> None:
+    assert read(tmp_path, architectures=["Qwen3ForCausalLM"]).head_dim == 128
+    assert read(tmp_path).head_dim == 32
+
+
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_one_gpu_holds_every_parameter_in_two_bytes(name: str) -> None:
     spec = load_model(name)

@@ -6,7 +6,24 @@ fluid limits: they replace fluctuating batches by their means, so a load above 1
 schedule holds the rate, and a load below 1 leaves queueing, preemption and imbalance to simulation.
 """
 
-from simulator.analysis.bounds import BestCase, Bottleneck, Bounds, LinkBound, Peak, PoolBound
+from simulator.analysis.bounds import (
+    BestCase,
+    Bottleneck,
+    Bounds,
+    ClientEstimate,
+    LinkBound,
+    Peak,
+    PoolBound,
+)
 from simulator.analysis.loads import analyze
 
-__all__ = ["BestCase", "Bottleneck", "Bounds", "LinkBound", "Peak", "PoolBound", "analyze"]
+__all__ = [
+    "BestCase",
+    "Bottleneck",
+    "Bounds",
+    "ClientEstimate",
+    "LinkBound",
+    "Peak",
+    "PoolBound",
+    "analyze",
+]

@@ -110,6 +110,26 @@ class BestCase:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientEstimate:
+    """What a closed-loop client will measure, estimated without simulating.
+
+    Attributes:
+        rate_rps: completed requests in steady state [1/s].
+        tpot_s: mean time per output token in steady state [s].
+        ttft_steady_s: mean TTFT after the opening burst [s]; None if slots are short (requests then
+            queue for one, and only a simulation tells for how long).
+        ttft_burst_s: mean TTFT of the opening burst [s].
+        ttft_s: mean TTFT over all requests, burst included, as such clients report it [s].
+    """
+
+    rate_rps: float
+    tpot_s: float
+    ttft_steady_s: float | None
+    ttft_burst_s: float | None
+    ttft_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Peak:
     """Load of a workload that is not stationary, window by window.
 
@@ -152,7 +172,11 @@ class Bounds:
         tpot_rate_max_rps: the same within the TPOT target [1/s]; None without a target.
         target_load: load that ``instances_target`` aims at.
         margin: relative sampling error (two standard errors) of the loads, at least 2 %.
+        too_close_to_call: the highest load is within ``margin`` of 1, or less than 15 % below it
+            where KV capacity binds (preemption costs work that a fluid limit does not see).
         best: latency in an empty system.
+        client: what a closed-loop client will measure; None for other workloads, and where one
+            colocated pool is not all there is.
         peak: load by windows; None for a stationary workload.
         stable: no load exceeds 1 (a closed loop cannot overload).
         verdict: the same in one sentence.
@@ -170,15 +194,12 @@ class Bounds:
     tpot_rate_max_rps: float | None
     target_load: float
     margin: float
+    too_close_to_call: bool
     best: BestCase
+    client: ClientEstimate | None
     peak: Peak | None
     stable: bool
     verdict: str
-
-    @property
-    def too_close_to_call(self) -> bool:
-        """Whether the highest load is within ``margin`` of 1."""
-        return self.load is not None and abs(self.load - 1.0) <= self.margin
 
     @property
     def instances_needed(self) -> dict[str, int | None]:
@@ -200,7 +221,6 @@ class Bounds:
         """Plain JSON-able form: pools by name, missing and infinite numbers as None."""
         out = _plain(asdict(self))
         out["pools"] = {p.pop("name"): p for p in out["pools"]}
-        out["too_close_to_call"] = self.too_close_to_call
         out["instances_needed"] = self.instances_needed
         return dict(out)
 

@@ -158,7 +158,7 @@ def colocated_capacity(
         return _chunks_only(pool, times, demand)
     budget = float(pool.max_num_batched_tokens)
     batch = np.arange(1.0, min(pool.max_num_seqs, pool.max_num_batched_tokens) + 1.0)
-    step_s = colocated_step_s(times, demand, batch, budget)
+    step_s = colocated_steps(times, demand, batch, budget).mean_s
     admitted = batch / steps
     # a prompt is under prefill for this many steps
     prefilling = np.maximum(1.0, demand.mean_prompt / np.maximum(budget - batch, 1.0))
@@ -193,13 +193,39 @@ def _chunks_only(pool: PoolPlan, times: StepTimes, demand: Demand) -> Capacity:
     return Capacity(prompts / step_s, limit, prompts, step_s)
 
 
-def colocated_step_s(
-    times: StepTimes, demand: Demand, batch: FloatArray, budget: float
-) -> FloatArray:
-    """Mean step time [s] of a colocated instance with ``batch`` decoding sequences in steady state.
+@dataclass(frozen=True, slots=True)
+class ColocatedSteps:
+    """The two kinds of steps of a colocated instance in steady state, for each batch.
 
-    See ``colocated_capacity``. Beyond the budget (``B + r·E[P] > budget``) the value is that of a
-    step which exceeds it; callers cut those batches off.
+    Attributes:
+        share: fraction of steps that also carry prompt chunks.
+        mixed_s: time of those [s].
+        plain_s: time of a pure decode step [s].
+    """
+
+    share: FloatArray
+    mixed_s: FloatArray
+    plain_s: FloatArray
+
+    @property
+    def mean_s(self) -> FloatArray:
+        """Mean step time [s]."""
+        return self.share * self.mixed_s + (1.0 - self.share) * self.plain_s
+
+    @property
+    def residual_s(self) -> FloatArray:
+        """Mean time left of the step that runs at a random instant, E[t²]/(2·E[t]) [s]."""
+        square = self.share * self.mixed_s**2 + (1.0 - self.share) * self.plain_s**2
+        return square / (2.0 * self.mean_s)
+
+
+def colocated_steps(
+    times: StepTimes, demand: Demand, batch: FloatArray, budget: float
+) -> ColocatedSteps:
+    """Steps of a colocated instance with ``batch`` decoding sequences in steady state.
+
+    See ``colocated_capacity``. Beyond the budget (``B + r·E[P] > budget``) the values are those of
+    a step which exceeds it; callers cut those batches off.
     """
     admitted = batch / demand.mean_steps
     wanted = admitted * demand.mean_prompt
@@ -219,7 +245,7 @@ def colocated_step_s(
         chunks=prompts * chunks_each,
         rows=batch + prompts,
     )
-    return np.asarray(share * mixed + (1.0 - share) * times.decode_s(batch, kv_tokens))
+    return ColocatedSteps(share, mixed, times.decode_s(batch, kv_tokens))
 
 
 def _largest(batch: FloatArray, need: FloatArray, have: float) -> float:

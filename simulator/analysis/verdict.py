@@ -11,7 +11,7 @@ def verdict(
     bottleneck: Bottleneck,
     tpot: Bottleneck | None,
     tpot_s: float | None,
-    margin: float,
+    close: bool,
 ) -> str:
     """What binds, how hard, and how many instances would relieve it.
 
@@ -21,20 +21,17 @@ def verdict(
         bottleneck: the physical bottleneck.
         tpot: the bottleneck when the TPOT target counts too.
         tpot_s: that target [s].
-        margin: relative width of "too close to call" around load 1.
+        close: whether the load is too close to 1 to call.
     """
     load = bottleneck.load
     if load is None:
         return (
-            f"The arrival rate is unknown; {bottleneck.resource} binds first "
+            f"No arrival rate is given; {bottleneck.resource} would bind first "
             f"({bottleneck.limit}), at {bottleneck.rate_max_rps:.3g} requests/s."
         )
     what = f"load {load:.2f}, {bottleneck.limit}"
-    if abs(load - 1.0) <= margin:
-        return (
-            f"Too close to call: {bottleneck.resource} runs at {what}, "
-            f"within {100 * margin:.0f} % of its capacity."
-        )
+    if close:
+        return f"Too close to call: {bottleneck.resource} runs at {what}."
     if load > 1.0:
         return _overloaded(pools, links, bottleneck)
     if tpot is not None and tpot_s is not None and tpot.load is not None and tpot.load > 1.0:

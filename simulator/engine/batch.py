@@ -24,7 +24,7 @@ from simulator.kvcache import BlockLedger
 from simulator.records import StrideLog
 from simulator.request import NEVER, Request, State
 from simulator.scenario.deployment import FirstToken, PoolPlan
-from simulator.units import tie_s
+from simulator.units import TIE_REL, tie_s
 
 
 class BatchInstance:
@@ -153,7 +153,7 @@ class BatchInstance:
                 self.version += 1
                 self.clock.at(t, self.callbacks, self.version, None, BOUNDARY + self.index)
             return
-        tie = tie_s(t)
+        tie = TIE_REL * t if t > 1.0 else TIE_REL
         if self.t_end <= t + tie:
             return  # the boundary is at this very instant and will see the queues
         if t <= self.t0 + tie:
@@ -203,19 +203,22 @@ class BatchInstance:
     def _steps_until(self, x: float) -> int:
         """Largest ``j`` ≤ k whose boundary is not after ``x``."""
         tau = x - self.t0
-        if tau <= 0.0:
+        d0 = self.d0
+        if tau < d0:
             return 0
-        c = self.rise
-        if c:
-            p = self.d0 - 0.5 * c
-            guess = 2.0 * tau / (p + sqrt(p * p + 2.0 * c * tau))
+        half = 0.5 * self.rise
+        if half:  # the positive root of half·j² + (d0 - half)·j = tau, in its stable form
+            p = d0 - half
+            j = int(2.0 * tau / (p + sqrt(p * p + 4.0 * half * tau)))
         else:
-            guess = tau / self.d0
+            j = int(tau / d0)
         k = self.k
-        j = int(guess) if guess < k else k
-        while j < k and self._boundary_s(j + 1) <= x:
+        if j > k:
+            j = k
+        t0 = self.t0  # the root may be off by one in the last place: settle it by the boundaries
+        while j < k and t0 + (j + 1) * d0 + half * ((j + 1) * j) <= x:
             j += 1
-        while j and self._boundary_s(j) > x:
+        while j and t0 + j * d0 + half * (j * (j - 1)) > x:
             j -= 1
         return j
 
@@ -224,12 +227,19 @@ class BatchInstance:
         if self.k and self.t_end <= t_s + tie_s(t_s):
             self._end()
 
-    def outstanding_tokens(self, t_s: float) -> int:
-        """KV tokens resident, promised or to be computed, as of the last boundary."""
-        self.sync(t_s)
-        if self.k > 1:
-            steps = self._steps_until(t_s + tie_s(t_s))
-            return self.kv + steps * self.batch + self.pending_tokens
+    def outstanding_tokens(self, t_s: float, stop: int) -> int:
+        """KV tokens resident, promised or to be computed, as of the last boundary.
+
+        At least ``stop`` if there are at least as many.
+        """
+        if self.k:
+            x = t_s + (TIE_REL * t_s if t_s > 1.0 else TIE_REL)
+            if self.t_end <= x:
+                self._end()
+            least = self.kv + self.pending_tokens
+            if least < stop and self.k > 1:
+                return least + self._steps_until(x) * self.batch
+            return least
         return self.kv + self.pending_tokens
 
     def has_room(self, blocks: int, t_s: float) -> bool:
@@ -392,9 +402,10 @@ class BatchInstance:
         self.t0 = t
         self.wake_s = NEVER
         ledger = self.ledger
-        self.started.clear()
-        self.joined.clear()
-        self.chunks.clear()
+        if self.started or self.joined or self.chunks:
+            self.started.clear()
+            self.joined.clear()
+            self.chunks.clear()
         if ledger.growing + ledger.held > ledger.capacity:
             while ledger.growing + ledger.held > ledger.capacity:
                 self._evict(t)

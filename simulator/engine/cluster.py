@@ -19,6 +19,9 @@ from simulator.scenario.deployment import Deployment, PoolPlan
 
 Instance = BatchInstance | ReferenceInstance
 
+Path = tuple[tuple[int, ...], float, int, float]
+"""Ports, cap [bytes/s], tokens per message (0: one message), bytes a message costs."""
+
 
 class Cluster:
     """Everything between a request's arrival and its end.
@@ -65,6 +68,9 @@ class Cluster:
         self.blocked: dict[int, PrefillInstance] = {}
         self.granting = False
         self.grant_again = False
+        self.asked = 0  # tokens and instant of the request being routed to a decode instance
+        self.asked_s = 0.0
+        self.fits = self._fits
         self.flows: dict[int, Flow] = {}
         self.batches = [0] * len(self.prefills)
         self.land_callbacks = (self._on_land,)
@@ -97,6 +103,8 @@ class Cluster:
         self.latency_s = link.base_latency_s
         capacity = [i.plan.nics * link.nic_bytes_per_s for i in (*self.prefills, *self.servers)]
         self.spine: tuple[int, ...] = ()
+        self.spine_bytes_per_s = link.spine_bytes_per_s
+        self.paths: dict[tuple[int, int], Path] = {}
         if link.spine_bytes_per_s < inf:
             self.spine = (len(capacity),)
             capacity.append(link.spine_bytes_per_s)
@@ -197,21 +205,21 @@ class Cluster:
 
     def _promise(self, request: Request, t_s: float) -> bool:
         """Find a decode instance with room for the prompt and promise it."""
-        context = request.prompt_tokens + self.sampled
-        servers = self.servers
-
-        def fits(i: int) -> bool:
-            server = servers[i]
-            return server.has_room(-(-context // server.plan.block_tokens), t_s)
-
-        i = self.route_decode(servers, t_s, fits)
+        self.asked = context = request.prompt_tokens + self.sampled
+        self.asked_s = t_s
+        i = self.route_decode(self.servers, t_s, self.fits)
         if i < 0:
             return False
-        server = servers[i]
+        server = self.servers[i]
         request.decode = server.index
-        request.reserved = -(-context // server.plan.block_tokens)
-        server.reserve(request.reserved, context)
+        request.reserved = blocks = -(-context // server.plan.block_tokens)
+        server.reserve(blocks, context)
         return True
+
+    def _fits(self, i: int) -> bool:
+        """Whether decode instance ``i`` has room for the request that is being routed."""
+        server = self.servers[i]
+        return server.has_room(-(-self.asked // server.plan.block_tokens), self.asked_s)
 
     def freed(self, t_s: float) -> None:
         """Blocks became free on a decode instance: promise them, first come first served."""
@@ -238,28 +246,33 @@ class Cluster:
 
     def _send(self, request: Request, t_s: float, prefill_s: float) -> Flow:
         """Start the flow of a request's KV; layer by layer if its prefill takes ``prefill_s``."""
-        source = self.prefills[request.prefill]
-        target = self.servers[request.decode - self.first_server]
+        key = (request.prefill, request.decode)
+        path = self.paths.get(key)
+        if path is None:
+            path = self.paths[key] = self._path(*key)
+        ports, cap, block, message_bytes = path
         size = request.prompt_tokens * self.token_bytes
-        if self.message_bytes:
-            size += self.message_bytes * self._messages(request, source.plan, target.plan)
+        if message_bytes:
+            size += message_bytes * (-(-request.prompt_tokens // block) if block else 1)
         request.transfer_start_s = t_s
-        return self.links.start(
-            request,
-            t_s,
-            (source.index, target.index, *self.spine),
-            size,
-            min(source.plan.nics, target.plan.nics) * self.nic_bytes_per_s,
-            size / prefill_s if prefill_s else 0.0,
-        )
+        production = size / prefill_s if prefill_s else 0.0
+        return self.links.start(request, t_s, ports, size, cap, production)
 
-    def _messages(self, request: Request, source: PoolPlan, target: PoolPlan) -> int:
-        """Messages of a transfer: one per rank pair if coalesced, else per layer, K/V and block."""
+    def _path(self, prefill: int, decode: int) -> Path:
+        """What a transfer between two instances crosses and costs.
+
+        Messages: one per pair of ranks when coalesced, else one per pair, layer, K or V, and block.
+        """
+        source = self.prefills[prefill].plan
+        target = self.servers[decode - self.first_server].plan
+        cap = min(source.nics, target.nics) * self.nic_bytes_per_s
         pairs = lcm(source.tp, target.tp)
+        if self.spine:
+            cap = min(cap, self.spine_bytes_per_s)
         if self.coalesced:
-            return pairs
-        blocks = -(-request.prompt_tokens // target.block_tokens)
-        return pairs * blocks * 2 * self.deployment.model.layers
+            return (prefill, decode, *self.spine), cap, 0, self.message_bytes * pairs
+        each = self.message_bytes * pairs * 2 * self.deployment.model.layers
+        return (prefill, decode, *self.spine), cap, target.block_tokens, each
 
     def _left(self, request: Request, t_s: float) -> None:
         """The last byte has left the prefill instance."""

@@ -94,29 +94,33 @@ class Links:
             t_s: now [s].
             ports: ports the flow crosses.
             size: bytes on the wire, message costs included.
-            cap: the most the flow can use [bytes/s].
+            cap: the most the flow can use on an empty fabric [bytes/s]; no more than any port has.
             production: for a layer-wise flow, the rate at which bytes become ready [bytes/s];
                 ``produced`` ends it.
         """
-        flow = Flow(self.next_id, request, ports, size, cap)
-        self.next_id += 1
+        i = self.next_id
+        self.next_id = i + 1
+        flow = Flow(i, request, ports, size, cap)
         flow.at_s = t_s
         if production:
             flow.ready = 0.0
             flow.production = production
-        self.flows[flow.id] = flow
+        self.flows[i] = flow
         alone = True
         for p in ports:
             crossing = self.crossing[p]
             if crossing:
                 alone = False
-            crossing[flow.id] = flow
-        if alone:
-            self._set(flow, min(cap, self._cap(flow), *(self.capacity[p] for p in ports)))
-            if flow.due_s < self.timer_s:
-                self._schedule(flow.due_s)
-        else:
+            crossing[i] = flow
+        if not alone:
             self._solve(flow, t_s)
+        elif production:
+            self._set(flow, min(cap, production))
+        else:
+            flow.rate = cap
+            flow.due_s = due_s = t_s + size / cap
+            if due_s < self.timer_s:
+                self._schedule(due_s)
         return flow
 
     def produced(self, flow: Flow, t_s: float) -> None:
@@ -189,7 +193,10 @@ class Links:
         self._reschedule()
 
     def _reschedule(self) -> None:
-        due = min((f.due_s for f in self.flows.values()), default=inf)
+        due = inf
+        for flow in self.flows.values():
+            if flow.due_s < due:
+                due = flow.due_s
         if due < inf:
             if due != self.timer_s:
                 self._schedule(due)
@@ -207,6 +214,22 @@ class Links:
             return
         t = self.timer_s
         self.timer_s = inf
+        if len(self.flows) == 1:
+            flow = next(iter(self.flows.values()))
+            if not flow.production:
+                self._remove(flow)
+                self.left(flow.request, t)
+                return
+        self._settle(t)
+
+    def _remove(self, flow: Flow) -> None:
+        del self.flows[flow.id]
+        for p in flow.ports:
+            del self.crossing[p][flow.id]
+        self.sent_bytes += flow.size
+
+    def _settle(self, t: float) -> None:
+        """Finish and re-rate the flows that are due at ``t``."""
         limit = t + tie_s(t)
         done = []
         emptied = []
@@ -214,17 +237,16 @@ class Links:
             if flow.due_s <= limit:
                 (emptied if flow.production else done).append(flow)
         for flow in done:
-            del self.flows[flow.id]
-            for p in flow.ports:
-                del self.crossing[p][flow.id]
-            self.sent_bytes += flow.size
+            self._remove(flow)
         for flow in emptied:
             self._advance(flow, t)
             flow.ready = 0.0
         touched: dict[int, Flow] = {}
         for flow in (*done, *emptied):
-            if any(self.crossing[p] for p in flow.ports):
-                touched |= self._component(flow.ports)
+            for p in flow.ports:
+                if self.crossing[p]:
+                    touched |= self._component(flow.ports)
+                    break
         if touched:
             self._share(touched, t)
         else:

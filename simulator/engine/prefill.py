@@ -9,6 +9,7 @@ oldest request has waited ``max_wait_s``. A prompt's KV stays until its last byt
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import Protocol
 
 from simulator.engine.clock import BOUNDARY, Clock, Timer
@@ -16,7 +17,7 @@ from simulator.kvcache import BlockLedger
 from simulator.records import StrideLog
 from simulator.request import Request, State
 from simulator.scenario.deployment import PoolPlan
-from simulator.units import tie_s
+from simulator.units import TIE_REL, tie_s
 
 
 class PrefillHooks(Protocol):
@@ -79,11 +80,10 @@ class PrefillInstance:
     def retry(self, t_s: float) -> None:
         """Something that may have kept the head of the queue waiting has changed."""
         if not self.busy:
-            if self.queue:
-                self._wake(t_s)
+            self._begin(t_s)
             return
-        tie = tie_s(t_s)
-        if self.t_end > t_s + tie and t_s <= self.t0 + tie:
+        tie = TIE_REL * t_s if t_s > 1.0 else TIE_REL
+        if t_s <= self.t0 + tie and self.t_end > t_s + tie:
             self._fill(self.t0)
             self._start(self.t0)
 
@@ -94,19 +94,15 @@ class PrefillInstance:
         if self.queue:
             self.retry(t_s)
 
-    def outstanding_tokens(self, t_s: float) -> int:
+    def outstanding_tokens(self, t_s: float, stop: int = 0) -> int:
         """Prompt tokens assigned and not yet prefilled, as of the last boundary."""
-        self.sync(t_s)
+        if self.busy and self.t_end <= t_s + (TIE_REL * t_s if t_s > 1.0 else TIE_REL):
+            self._end()
         return self.tokens
 
-    def sync(self, t_s: float) -> None:
-        """If the batch under way ends at ``t_s``, take that before anything is read."""
-        if self.busy and self.t_end <= t_s + tie_s(t_s):
-            self._end()
-
     def _wake(self, t: float) -> None:
-        """Look at the queue at ``t``, after everything else that happens at that instant."""
-        if self.wake_s < 0.0 or t < self.wake_s - tie_s(t):
+        """Look at the queue again at ``t``."""
+        if self.wake_s != t:
             self.wake_s = t
             self.version += 1
             self.clock.at(t, self.callbacks, self.version, None, BOUNDARY + self.index)
@@ -115,11 +111,12 @@ class PrefillInstance:
         if timer.version == self.version:
             if self.busy:
                 self._end()
-            elif self.wake_s >= 0.0:
-                self._begin(self.wake_s)
+            else:
+                wake_s = self.wake_s
+                self.wake_s = -1.0
+                self._begin(wake_s)
 
     def _begin(self, t: float) -> None:
-        self.wake_s = -1.0
         if not self.queue:
             return
         if self.max_wait_s > 0.0:
@@ -158,6 +155,7 @@ class PrefillInstance:
     def _start(self, t: float) -> None:
         spans = [(0, r.prompt_tokens) for r in self.batch]
         self.busy = True
+        self.wake_s = -1.0
         self.t0 = t
         self.t_end = end = t + self.table.mixed_s(0, 0, spans, len(spans))
         self.version += 1
@@ -166,7 +164,7 @@ class PrefillInstance:
 
     def _end(self) -> None:
         t = self.t_end
-        self.busy = False
+        self.t_end = inf  # until the batch has been handed on, nothing else begins
         self.version += 1
         batch = self.batch
         self.batch = []
@@ -188,5 +186,5 @@ class PrefillInstance:
         for r in batch:
             r.prefill_end_s = t
             self.hooks.prefilled(r, t, self)
-        if not self.busy:
-            self._begin(t)
+        self.busy = False
+        self._begin(t)

@@ -107,7 +107,7 @@ class ReferenceInstance:
         if self.stepping and self.t_end <= t_s + tie_s(t_s):
             self._end()
 
-    def outstanding_tokens(self, t_s: float) -> int:
+    def outstanding_tokens(self, t_s: float, stop: int) -> int:
         """KV tokens resident, promised or to be computed, as of the last boundary."""
         self.sync(t_s)
         tokens = sum(tokens for _, tokens in self.promised)

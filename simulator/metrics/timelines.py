@@ -28,7 +28,8 @@ def mean_number(start_s: FloatArray, end_s: FloatArray, edges_s: FloatArray) -> 
     origin = edges_s[0]  # small numbers: sums of instants late in a long run would lose digits
     area = _ramp(np.sort(start) - origin, edges_s - origin)
     area -= _ramp(end - origin, edges_s - origin)
-    return np.asarray(np.diff(area) / np.diff(edges_s), dtype=np.float64)
+    # rounding may leave a hair below zero where nothing is open
+    return np.maximum(np.diff(area) / np.diff(edges_s), 0.0)
 
 
 def _ramp(instants: FloatArray, at: FloatArray) -> FloatArray:

@@ -98,7 +98,7 @@ class Operators:
         gpu: the GPU profile.
         family: the kernel family in it.
         tp: tensor-parallel degree.
-        precision: as asked for; ``compute`` holds what the GPU does.
+        precision: as asked for.
         compute: type the layers' matrices are multiplied in.
         gemms: the four GEMMs of a layer.
         head: the LM head.
@@ -206,7 +206,7 @@ def bind_operators(
     model.check_tp(tp)
     kernels = gpu.family(family)
     bus = _check_fabric(gpu, kernels, tp)
-    compute = _compute_dtype(gpu, kernels, precision)
+    compute = _compute_dtype(kernels, precision)
     weights = _gemm_args(gpu, kernels, compute, precision.weight_bytes)
     head_args = _gemm_args(gpu, kernels, "bf16", ACTIVATION_BYTES)
     kv_heads = model.kv_heads_per_gpu(tp)
@@ -260,9 +260,10 @@ def _check_fabric(gpu: GpuProfile, kernels: KernelFamily, tp: int) -> BusAllRedu
     )
 
 
-def _compute_dtype(gpu: GpuProfile, kernels: KernelFamily, precision: Precision) -> str:
+def _compute_dtype(kernels: KernelFamily, precision: Precision) -> str:
+    """What is asked for, or bf16 where no kernel multiplies in it (weights are then weight-only)."""
     wanted = precision.compute or precision.weights
-    return wanted if gpu.has_fp8 and wanted in dict(kernels.gemm) else "bf16"
+    return wanted if wanted in dict(kernels.gemm) else "bf16"
 
 
 def _gemm_args(

@@ -206,8 +206,7 @@ class StepModel:
         notes = []
         if self.compute != (self.precision.compute or self.precision.weights):
             notes.append(
-                f"{self.gpu.name} does not multiply in fp8: fp8 weights are weight-only, computed "
-                "in bf16."
+                f"{self.gpu.name} has no fp8 GEMM: fp8 weights are weight-only, computed in bf16."
             )
         if self.precision.kv not in dict(self.operators_per_gpu.family.decode_attention):
             notes.append(

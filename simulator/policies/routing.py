@@ -15,12 +15,16 @@ import numpy as np
 class InstanceView(Protocol):
     """What a router may ask of an instance."""
 
-    def outstanding_tokens(self, t_s: float) -> int:
-        """Tokens on their way through the instance, as of its last step boundary."""
+    def outstanding_tokens(self, t_s: float, stop: int) -> int:
+        """Tokens on their way through the instance, as of its last step boundary.
+
+        If there are ``stop`` or more, any number from ``stop`` on may be returned.
+        """
         ...
 
 
 Fits = Callable[[int], bool]
+_MANY = 1 << 62
 Router = Callable[[Sequence[InstanceView], float, Fits | None], int]
 
 
@@ -64,10 +68,10 @@ def least_outstanding_tokens() -> Router:
     """
 
     def route(views: Sequence[InstanceView], t_s: float, fits: Fits | None) -> int:
-        best, fewest = -1, -1
+        best, fewest = -1, _MANY
         for i, view in enumerate(views):
-            tokens = view.outstanding_tokens(t_s)
-            if (best < 0 or tokens < fewest) and (fits is None or fits(i)):
+            tokens = view.outstanding_tokens(t_s, fewest)
+            if tokens < fewest and (fits is None or fits(i)):
                 best, fewest = i, tokens
         return best
 

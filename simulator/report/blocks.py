@@ -126,6 +126,8 @@ def _target(run: Run, name: str, slo: SLO) -> tuple[str, str]:
 
 def waterfall(summary: Summary) -> Block:
     """The parts of the mean TTFT one after another."""
+    if summary.waterfall_s["router"] is None:
+        return Block("Where the mean TTFT goes", (), (("no request got a first token",),))
     parts = {name: summary.waterfall_s[name] or 0.0 for name in PART_LABELS}
     if summary.mode == "colocated":
         parts = {k: v for k, v in parts.items() if k in ("router", "prefill_queue", "prefill")}
@@ -143,7 +145,7 @@ def waterfall(summary: Summary) -> Block:
             )
         )
         start += share
-    rows.append(("TTFT", seconds(total if total else None), "", ""))
+    rows.append(("TTFT", seconds(total), "", ""))
     return Block("Where the mean TTFT goes", ("part", "time", "share", ""), tuple(rows), bars=True)
 
 
@@ -176,12 +178,13 @@ def throughput(summary: Summary) -> Block:
     """Rates and cost at the simulated load."""
     rates, cost = summary.throughput, summary.cost
     rows = [
-        ("requests", number(rates.requests_per_s, "/s")),
+        ("requests completed", number(rates.requests_per_s, "/s")),
         ("output tokens", number(rates.output_tokens_per_s, "/s")),
         ("output tokens per GPU", number(rates.output_tokens_per_s_per_gpu, "/s")),
     ]
     if summary.goodput_rps is not None:
-        rows.insert(1, ("goodput (requests within targets)", number(summary.goodput_rps, "/s")))
+        goodput = f"{number(summary.goodput_rps, '/s')} of the arrival window"
+        rows.insert(0, ("goodput (requests that met every target)", goodput))
     rows += [
         ("price", f"{usd(cost.usd_per_hour)} per hour"),
         ("cost of output tokens", f"{usd(cost.usd_per_m_output_tokens)} per million"),
@@ -195,14 +198,15 @@ def throughput(summary: Summary) -> Block:
                 f"{usd(cost.usd_per_m_output_tokens_decode)} per million output tokens (decode)",
             )
         )
-    return Block("Throughput and cost", (), tuple(rows))
+    note = "Rates over the whole run, from the first arrival to the last token."
+    return Block("Throughput and cost", (), tuple(rows), note)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A sentence and whether it is good news."""
+    """A sentence, and whether it is good news (None: neither)."""
 
-    good: bool
+    good: bool | None
     text: str
 
 
@@ -218,15 +222,25 @@ def verdicts(summary: Summary, slo: SLO | None) -> tuple[Verdict, ...]:
                 f"of all requests meet every target, {percent(slo.attainment)} wanted.",
             )
         )
-    stability = summary.stability
-    word = "Stable" if stability.stable else "Unstable"
-    if not stability.conclusive:
-        word = "Too close to call" if summary.bounds.too_close_to_call else f"{word}, not sure"
-    found.append(Verdict(stability.stable and stability.conclusive, _after(word, stability.reason)))
-    verdict = summary.bounds.verdict
-    if verdict != stability.reason and verdict not in summary.warnings:
-        found.append(Verdict(True, f"In closed form, {verdict.removeprefix('Stable: ')}"))
+    found.append(_keeps_up(summary))
+    closed = summary.bounds.verdict
+    if closed != summary.stability.reason and closed not in summary.warnings:
+        found.append(Verdict(True, f"In closed form, {closed.removeprefix('Stable: ')}"))
     return tuple(found)
+
+
+def _keeps_up(summary: Summary) -> Verdict:
+    """The stability test in a sentence; neither good nor bad where it could not tell."""
+    stability = summary.stability
+    if not stability.conclusive:
+        return Verdict(None, _after("Too close to call", stability.reason))
+    word = "Stable" if stability.stable else "Unstable"
+    return Verdict(stability.stable, _after(word, stability.reason))
+
+
+def remarks(summary: Summary) -> tuple[str, ...]:
+    """The warnings that no verdict has said already."""
+    return tuple(text for text in summary.warnings if text != summary.stability.reason)
 
 
 def _after(word: str, reason: str) -> str:

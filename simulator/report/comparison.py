@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter
 from rich.console import Console
 from rich.text import Text
 
-from simulator.compare import Comparison, Side
+from simulator.comparison import Comparison, Side
 from simulator.metrics import Summary, tpot, ttft
 from simulator.report import figures, html, style
 from simulator.report.blocks import Block, Verdict

@@ -44,6 +44,7 @@ def _title(run: Run, what: str) -> str:
 
 
 def _empty(ax: Axes, why: str) -> None:
+    ax.set_xticks([])
     ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", color=style.GREY)
 
 

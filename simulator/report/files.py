@@ -10,11 +10,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
-
-import pandas as pd
+from typing import IO, TYPE_CHECKING, Any
 
 from simulator.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def jsonable(value: Any) -> Any:
@@ -38,6 +39,8 @@ def json_text(value: Any) -> str:
 
 
 def _reason(error: OSError) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "a file is where a folder should be"
     return (error.strerror or str(error)).lower()
 
 

@@ -31,6 +31,7 @@ td.bar { font-family: monospace; color: #0072b2; white-space: pre; line-height: 
 .verdicts { list-style: none; padding: 0; }
 .good::before { content: "✓ "; color: #007a5a; font-weight: bold; }
 .bad::before { content: "✗ "; color: #c04000; font-weight: bold; }
+.unsure::before { content: "? "; color: #b07a00; font-weight: bold; }
 .warning::before { content: "! "; color: #b07a00; font-weight: bold; }
 img { max-width: 100%; height: auto; }
 pre { background: #f5f5f5; padding: 0.8rem; overflow-x: auto; font-size: 0.85rem; }
@@ -44,6 +45,8 @@ $body
 </body>
 </html>
 """)
+
+_KINDS = {True: "good", False: "bad", None: "unsure"}
 
 
 def page(
@@ -63,7 +66,7 @@ def page(
         sections: finished HTML fragments, see ``table``, ``image`` and ``source``.
         footer: plain text at the end.
     """
-    items = [(f"{'good' if v.good else 'bad'}", v.text) for v in verdicts]
+    items = [(_KINDS[v.good], v.text) for v in verdicts]
     items += [("warning", text) for text in warnings]
     lead = "".join(f'<li class="{kind}">{escape(text)}</li>\n' for kind, text in items)
     return _PAGE.substitute(

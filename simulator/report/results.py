@@ -7,7 +7,7 @@ from pathlib import Path
 
 from simulator.metrics import Summary
 from simulator.report import figures, html, style
-from simulator.report.blocks import headline, summary_blocks, verdicts
+from simulator.report.blocks import headline, remarks, summary_blocks, verdicts
 from simulator.report.files import json_text, write_requests
 from simulator.run import Run
 from simulator.scenario import Scenario
@@ -49,12 +49,20 @@ def write_results(folder: Path, scenario: Scenario, run: Run, summary: Summary) 
     (folder / "scenario.yaml").write_text(scenario.to_yaml(), encoding="utf-8")
     (folder / "run.json").write_text(json_text(summary.to_dict()), encoding="utf-8")
     write_requests(run.requests, folder / "requests.parquet")
-    page = _page(scenario, run, summary, drawn)
+    page = report_page(scenario, run, summary, drawn)
     (folder / "report.html").write_text(page, encoding="utf-8")
     return ["scenario.yaml", "run.json", "requests.parquet", *drawn, "report.html"]
 
 
-def _page(scenario: Scenario, run: Run, summary: Summary, drawn: Mapping[str, bytes]) -> str:
+def report_page(scenario: Scenario, run: Run, summary: Summary, drawn: Mapping[str, bytes]) -> str:
+    """The HTML page of a run.
+
+    Args:
+        scenario: what was simulated.
+        run: the run.
+        summary: its metrics.
+        drawn: the figures as PNG, by the names in ``FIGURES``.
+    """
     facts, latency, waterfall, pools, money = (
         html.table(block) for block in summary_blocks(run, summary, scenario.slo)
     )
@@ -62,7 +70,7 @@ def _page(scenario: Scenario, run: Run, summary: Summary, drawn: Mapping[str, by
     return html.page(
         headline(run),
         verdicts=verdicts(summary, scenario.slo),
-        warnings=summary.warnings,
+        warnings=remarks(summary),
         sections=(
             facts,
             latency,

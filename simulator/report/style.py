@@ -32,6 +32,14 @@ GREY = "#7F7F7F"
 INK = "#222222"
 GRID = "#DDDDDD"
 
+_TICKS = (
+    (1.0, (1.0, 2.0, 3.0, 5.0, 7.0)),
+    (1.8, (1.0, 2.0, 5.0)),
+    (3.0, (1.0, 3.0)),
+    (math.inf, (1.0,)),
+)
+"""Ticks within a decade of a logarithmic axis that spans fewer decades than this."""
+
 CYCLE = (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, GREY)
 DPI = 160
 
@@ -70,9 +78,12 @@ def dress(ax: Axes, *, x: str = "", y: str = "", grid: str = "both", title: str 
 
 
 def legend(ax: Axes, columns: int = 1, handles: Sequence[Any] | None = None) -> None:
-    """A legend to the right of the axes, outside the data."""
-    extra: dict[str, Any] = {} if handles is None else {"handles": list(handles)}
+    """A legend to the right of the axes, outside the data; none if nothing has a name."""
+    shown = ax.get_legend_handles_labels()[0] if handles is None else list(handles)
+    if not shown:
+        return
     ax.legend(
+        handles=shown,
         loc="upper left",
         bbox_to_anchor=(1.01, 1.0),
         borderaxespad=0.0,
@@ -80,14 +91,13 @@ def legend(ax: Axes, columns: int = 1, handles: Sequence[Any] | None = None) -> 
         fontsize=8,
         ncols=columns,
         labelcolor=INK,
-        **extra,
     )
 
 
 def time_axis(ax: Axes, low_s: float, high_s: float) -> None:
     """A horizontal axis for durations between two positive values [s].
 
-    Logarithmic, with ticks such as 20 ms at 1, 2 and 5 of each decade; linear where the values
+    Logarithmic, with labelled ticks such as 20 ms within the decades; linear where the values
     differ by less than a factor of four, which a logarithmic axis cannot label well.
     """
     ax.xaxis.set_major_formatter(FuncFormatter(short_seconds))
@@ -98,7 +108,7 @@ def time_axis(ax: Axes, low_s: float, high_s: float) -> None:
         return
     ax.set_xscale("log")
     decades = math.log10(high_s / low_s)
-    subs = (1.0, 2.0, 5.0) if decades < 2.2 else (1.0, 3.0) if decades < 3.2 else (1.0,)
+    subs = next(ticks for limit, ticks in _TICKS if decades < limit)
     ax.xaxis.set_major_locator(LogLocator(base=10, subs=subs, numticks=20))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(short_seconds))  # set_xscale replaced it

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from simulator.metrics import Summary
-from simulator.report.blocks import Block, Verdict, headline, summary_blocks, verdicts
+from simulator.report.blocks import Block, Verdict, headline, remarks, summary_blocks, verdicts
 from simulator.run import Run
 from simulator.scenario import SLO
 
 WIDTH = 110
 """Columns where the output is no terminal (a file, a pipe)."""
+
+_MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 
 
 def console() -> Console:
@@ -38,13 +40,13 @@ def print_summary(out: Console, run: Run, summary: Summary, slo: SLO | None) -> 
     out.print(Text(headline(run), style="bold"))
     for block in summary_blocks(run, summary, slo):
         out.print(table(block))
-    print_verdicts(out, verdicts(summary, slo), summary.warnings)
+    print_verdicts(out, verdicts(summary, slo), remarks(summary))
 
 
 def print_verdicts(out: Console, found: Iterable[Verdict], warnings: Iterable[str]) -> None:
     """Print sentences, good news in green, and warnings in yellow."""
     for verdict in found:
-        mark, colour = ("✓", "green") if verdict.good else ("✗", "red")
+        mark, colour = _MARKS[verdict.good]
         out.print(f"[{colour}]{mark}[/] {escape(verdict.text)}", soft_wrap=not out.is_terminal)
     for warning in warnings:
         out.print(f"[yellow]![/] {escape(warning)}", soft_wrap=not out.is_terminal)
@@ -53,12 +55,6 @@ def print_verdicts(out: Console, found: Iterable[Verdict], warnings: Iterable[st
 def table(block: Block) -> RenderableType:
     """A block as a rich table with its note below."""
     grid = Table(
-        title=block.title,
-        title_style="bold",
-        title_justify="left",
-        caption=block.note or None,
-        caption_justify="left",
-        caption_style="dim",
         box=box.SIMPLE_HEAD,
         show_header=bool(block.header),
         show_edge=False,
@@ -71,4 +67,5 @@ def table(block: Block) -> RenderableType:
         grid.add_column(escape(name), justify="left" if left else "right", no_wrap=i == 0)
     for row in block.rows:
         grid.add_row(*(Text(cell, style="cyan" if "█" in cell else "") for cell in row))
-    return Padding(grid, (1, 0, 0, 0))
+    note = [Text(block.note, style="dim")] if block.note else []
+    return Padding(Group(Text(block.title, style="bold"), grid, *note), (1, 0, 0, 0))

@@ -16,18 +16,21 @@ def number(value: float | None, unit: str = "", digits: int = 3) -> str:
     if value == 0:
         text = "0"
     else:
-        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        exponent = int(f"{value:.{digits - 1}e}".split("e")[1])  # after rounding: 0.9996 is 1.00
+        decimals = max(0, digits - 1 - exponent)
         text = f"{value:,.{min(decimals, 12)}f}"
     return f"{text} {unit}" if unit else text
 
 
 def seconds(value: float | None) -> str:
-    """A duration given in seconds [s], in the unit that suits it: µs, ms or s."""
+    """A duration given in seconds [s], in the unit that suits it: ns, µs, ms or s."""
     if value is None or not math.isfinite(value):
         return MISSING
     size = abs(value)
     if size == 0:
         return "0 s"
+    if size < 0.9995e-6:
+        return number(value * 1e9, "ns")
     if size < 0.9995e-3:
         return number(value * 1e6, "µs")
     if size < 0.9995:
@@ -37,7 +40,7 @@ def seconds(value: float | None) -> str:
 
 def short_seconds(value: float, _position: object = None) -> str:
     """A duration [s] with no more digits than it has: ``"5 ms"``, ``"1.5 s"`` (and tick labels)."""
-    for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+    for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")):
         if abs(value) >= 0.9995 * size:
             return f"{value / size:.4g} {unit}"
     return "0" if value == 0 else f"{value:.3g} s"

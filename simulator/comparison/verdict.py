@@ -13,16 +13,16 @@ def verdict(ours: Summary, theirs: Summary, slo: SLO | None, gain: Interval | No
         ours: the disaggregated side.
         theirs: the colocated side.
         slo: the targets of both.
-        gain: difference of their attainments, if there are targets.
+        gain: difference of their attainments, if there are targets and requests enough to tell.
     """
-    parts = [_targets(ours, theirs, slo, gain) if slo and gain else _latencies(ours, theirs)]
+    parts = [_latencies(ours, theirs) if slo is None else _targets(ours, theirs, slo, gain)]
     for name, side in (("disaggregated", ours), ("colocated", theirs)):
         if not side.stable:
             parts.append(f"{name} does not keep up with the load")
     return "; ".join(parts) + "."
 
 
-def _targets(ours: Summary, theirs: Summary, slo: SLO, gain: Interval) -> str:
+def _targets(ours: Summary, theirs: Summary, slo: SLO, gain: Interval | None) -> str:
     wanted = []
     if slo.ttft_s is not None:
         wanted.append(f"TTFT ≤ {1e3 * slo.ttft_s:.4g} ms")
@@ -41,7 +41,7 @@ def _targets(ours: Summary, theirs: Summary, slo: SLO, gain: Interval) -> str:
         sentence += f"; both reach {target}"
     else:
         sentence += f"; only {ok[0]} reaches {target}"
-    if gain.lo <= 0.0 <= gain.hi:
+    if gain is None or gain.lo <= 0.0 <= gain.hi:
         sentence += ", and the difference is too close to call from one run"
     return sentence[0].upper() + sentence[1:]
 

@@ -1,6 +1,6 @@
 """``compare``: disaggregate or not, answered by two runs on the same requests."""
 
-from simulator.compare.comparison import (
+from simulator.comparison.paired import (
     TWINS,
     Candidate,
     Comparison,

@@ -14,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 
 from simulator.analysis import analyze
-from simulator.compare.twins import Inventory, cost_twins, inventory, inventory_twin
-from simulator.compare.verdict import verdict
+from simulator.analysis.bounds import finite
+from simulator.comparison.twins import Inventory, cost_twins, inventory, inventory_twin
+from simulator.comparison.verdict import verdict
 from simulator.engine import simulate_deployment
 from simulator.errors import InputError, suggest
 from simulator.metrics import Interval, Summary, attains, block_bootstrap, summarize
@@ -219,7 +220,7 @@ def _cost_twin(
     scored: list[tuple[tuple[float, ...], int, Candidate]] = []
     for i, (twin, layout) in enumerate(layouts):
         side = _simulated(twin, layout, head, f"screening {i + 1} of {len(layouts)}", progress)
-        load = analyze(layout, requests, slo=scenario.slo).load
+        load = finite(analyze(layout, requests, slo=scenario.slo).load)
         met, latency = side.summary.slo_attainment, side.summary.e2e_s["mean"]
         pool = layout.pools[0]
         seen = Candidate(
@@ -230,7 +231,12 @@ def _cost_twin(
             e2e_mean_s=latency,
             chosen=False,
         )
-        rank = (max(load or 0.0, 1.0), -(met or 0.0), latency or float("inf"), layout.usd_per_hour)
+        rank = (
+            max(load if load is not None else 0.0, 1.0),
+            -(met or 0.0),
+            latency or float("inf"),
+            layout.usd_per_hour,
+        )
         scored.append((rank, i, seen))
     best = min(scored, key=lambda entry: entry[:2])[1]
     screened = tuple(replace(c, chosen=i == best) for _, i, c in scored)

@@ -1,0 +1,5 @@
+"""The command line, ``xpyd``."""
+
+from simulator.cli.app import app, main
+
+__all__ = ["app", "main"]

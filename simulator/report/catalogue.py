@@ -1,0 +1,206 @@
+"""What comes with the package: scenarios, models, GPUs, links and prices, as data and as tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import scenarios
+from hwprofiles import GpuProfile, LinkProfile, gpu_names, link_names, load_gpu, load_link
+from hwprofiles import load_prices as load_price_book
+from simulator.errors import ProfileError
+from simulator.model import ModelSpec, load_model, model_names
+from simulator.report.blocks import Block
+from simulator.report.text import MISSING, byte_size, count, listing, number, seconds, usd
+
+SCHEMA = 1
+_FP8, _BF16 = 1.0, 2.0
+
+
+# --- scenarios ----------------------------------------------------------------------------------
+
+
+def question(text: str) -> str:
+    """The first sentence of the comment a scenario file begins with; empty without one."""
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").strip())
+    comment = " ".join(lines)
+    ends = [i for i, c in enumerate(comment) if c in "?." and comment[i + 1 : i + 2] in ("", " ")]
+    return comment[: ends[0] + 1] if ends else comment
+
+
+def scenario_list() -> list[dict[str, str]]:
+    """Name and question of every bundled scenario."""
+    return [
+        {
+            "name": name,
+            "question": question(scenarios.scenario_path(name).read_text(encoding="utf-8")),
+        }
+        for name in scenarios.scenario_names()
+    ]
+
+
+def scenarios_block(found: list[dict[str, str]]) -> Block:
+    """Bundled scenarios as a table."""
+    rows = tuple((s["name"], s["question"]) for s in found)
+    return Block("Bundled scenarios", (), rows, "xpyd simulate NAME")
+
+
+# --- models -------------------------------------------------------------------------------------
+
+
+def model_facts(name_or_path: str) -> dict[str, Any]:
+    """Shapes of a model and what follows from them [bytes, parameters].
+
+    Raises:
+        ModelError: unknown name or bad file.
+    """
+    return _model(load_model(name_or_path))
+
+
+def model_list() -> list[dict[str, Any]]:
+    """The facts of every bundled model."""
+    return [model_facts(name) for name in model_names()]
+
+
+def _model(spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "architecture": spec.architecture,
+        "layers": spec.layers,
+        "hidden": spec.hidden,
+        "heads": spec.heads,
+        "kv_heads": spec.kv_heads,
+        "head_dim": spec.head_dim,
+        "ffn": spec.ffn,
+        "vocab": spec.vocab,
+        "max_position": spec.max_position,
+        "tied_embeddings": spec.tied_embeddings,
+        "allowed_tp": spec.allowed_tp(),
+        "parameters": spec.parameters,
+        "weight_bytes": {
+            "bf16": spec.weight_bytes_per_gpu(1, _BF16),
+            "fp8": spec.weight_bytes_per_gpu(1, _FP8),
+        },
+        "kv_bytes_per_token": {
+            "bf16": spec.kv_bytes_per_token(_BF16),
+            "fp8": spec.kv_bytes_per_token(_FP8),
+        },
+    }
+
+
+def models_block(models: list[dict[str, Any]]) -> Block:
+    """Models as a table."""
+    header = ("model", "parameters", "weights bf16", "KV per token bf16", "KV heads", "layers")
+    rows = tuple(
+        (
+            m["name"],
+            number(m["parameters"] / 1e9, "B"),
+            byte_size(m["weight_bytes"]["bf16"]),
+            byte_size(m["kv_bytes_per_token"]["bf16"]),
+            f"{m['kv_heads']} of {m['heads']}",
+            count(m["layers"]),
+        )
+        for m in models
+    )
+    return Block("Bundled models", header, rows, "B is 1e9 parameters; GB is 1e9 bytes.")
+
+
+def model_block(m: dict[str, Any]) -> Block:
+    """One model as a list of facts."""
+    weights, kv = m["weight_bytes"], m["kv_bytes_per_token"]
+    rows = (
+        ("architecture", str(m["architecture"])),
+        ("parameters", f"{count(m['parameters'])} ({number(m['parameters'] / 1e9, 'B')})"),
+        ("weights", f"{byte_size(weights['bf16'])} in bf16, {byte_size(weights['fp8'])} in fp8"),
+        ("KV per token", f"{byte_size(kv['bf16'])} in bf16, {byte_size(kv['fp8'])} in fp8"),
+        ("layers", count(m["layers"])),
+        ("width", f"{count(m['hidden'])}, feed-forward {count(m['ffn'])}"),
+        ("heads", f"{m['heads']} query, {m['kv_heads']} KV, {m['head_dim']} wide"),
+        ("vocabulary", count(m["vocab"]) + (", tied embeddings" if m["tied_embeddings"] else "")),
+        ("longest context", f"{count(m['max_position'])} tokens"),
+        ("tensor parallelism", listing(map(str, m["allowed_tp"]), "or")),
+    )
+    return Block(m["name"], (), rows, "Weights as loaded on one GPU, with the vocabulary padded.")
+
+
+# --- hardware -----------------------------------------------------------------------------------
+
+
+def hardware_list() -> dict[str, Any]:
+    """Bundled GPUs, links and prices, in SI units."""
+    book = load_price_book()
+    gpus = [load_gpu(name) for name in gpu_names()]
+    return {
+        "schema": SCHEMA,
+        "gpus": [{**_gpu(g), "usd_per_gpu_hour": _price(g.name)} for g in gpus],
+        "links": [_link(load_link(name)) for name in link_names()],
+        "prices": {"date": book.date, "note": book.note, "where": book.where},
+    }
+
+
+def _price(gpu: str) -> float | None:
+    try:
+        return load_price_book().usd_per_gpu_hour(gpu)
+    except ProfileError:  # a GPU without an example price
+        return None
+
+
+def _gpu(gpu: GpuProfile) -> dict[str, Any]:
+    return {
+        "name": gpu.name,
+        "aliases": list(gpu.aliases),
+        "description": gpu.description,
+        "memory_bytes": gpu.memory_bytes.value,
+        "memory_bytes_per_s": gpu.memory_bytes_per_s.value,
+        "bf16_flops": gpu.bf16_flops.value,
+        "fp8_flops": None if gpu.fp8_flops is None else gpu.fp8_flops.value,
+        "gpus_per_node": gpu.gpus_per_node.value,
+    }
+
+
+def _link(link: LinkProfile) -> dict[str, Any]:
+    return {
+        "name": link.name,
+        "description": link.description,
+        "nic_bytes_per_s": link.nic_bytes_per_s.value,
+        "efficiency": link.efficiency.value,
+        "usable_bytes_per_s": link.usable_bytes_per_s,
+        "base_latency_s": link.base_latency_s.value,
+        "message_s": link.message_s.value,
+        "coalesced": link.coalesced,
+    }
+
+
+def hardware_blocks(found: dict[str, Any]) -> tuple[Block, Block]:
+    """GPUs with their prices, and links, as tables."""
+    gpus = tuple(
+        (
+            g["name"],
+            byte_size(g["memory_bytes"]),
+            byte_size(g["memory_bytes_per_s"]) + "/s",
+            number(g["bf16_flops"] / 1e12, "TFLOP/s"),
+            MISSING if g["fp8_flops"] is None else number(g["fp8_flops"] / 1e12, "TFLOP/s"),
+            usd(g["usd_per_gpu_hour"]),
+        )
+        for g in found["gpus"]
+    )
+    links = tuple(
+        (
+            link["name"],
+            byte_size(link["nic_bytes_per_s"]) + "/s",
+            byte_size(link["usable_bytes_per_s"]) + "/s",
+            seconds(link["base_latency_s"]),
+            seconds(link["message_s"]),
+            "one per rank pair" if link["coalesced"] else "layer by layer",
+        )
+        for link in found["links"]
+    )
+    prices = found["prices"]
+    header = ("GPU", "memory", "bandwidth", "bf16 dense", "fp8 dense", "per hour")
+    note = f"Prices of {prices['date']}: {prices['note']}"
+    first = Block("GPUs", header, gpus, note)
+    header = ("link", "NIC", "usable", "latency", "per message", "messages")
+    return first, Block("Links (per NIC and direction)", header, links)

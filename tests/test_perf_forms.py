@@ -1,0 +1,132 @@
+"""The forms by hand: golden values, limits, and that time never falls with a size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator.perf import forms
+
+UNIT = {"t0_s": 1.0, "peak_flops": 2.0, "bandwidth": 1.0, "compute_eff": 1.0, "memory_eff": 1.0}
+
+
+def test_gemm_joins_its_two_limits_by_a_p_norm() -> None:
+    # m = n = 1, k = 3: compute 2·3/2 = 3; traffic (3·w + 3·i + 1·o)/1 = 4 with w = 1, i = o = 1/4.
+    sizes = {"weight_bytes": 1.0, "input_bytes": 0.25, "output_bytes": 0.25}
+    assert forms.gemm_s(1, 1, 3, p=2.0, **UNIT, **sizes) == pytest.approx(1 + 5)
+    assert forms.gemm_s(1, 1, 3, p=1.0, **UNIT, **sizes) == pytest.approx(1 + 7)
+    assert forms.gemm_s(1, 1, 3, p=16.0, **UNIT, **sizes) == pytest.approx(1 + 4, rel=1e-3)
+
+
+def test_gemm_quantises_its_input_in_five_bytes_a_number() -> None:
+    without = forms.gemm_s(2, 7, 3, p=2.0, **UNIT)
+    assert forms.gemm_s(2, 7, 3, p=2.0, quant_eff=0.5, **UNIT) == pytest.approx(
+        without + 5 * 6 / 0.5
+    )
+
+
+def test_decode_attention_by_hand() -> None:
+    # 2 sequences, 10 tokens, 4 query heads and 1 KV head of width 2, bandwidth 4·0.5 = 2 bytes/s:
+    # 7 + 3·2·1/6 + (2·10·1·2·1 [KV, 1 byte] + 2·2·4·2·2 [Q, O])/2 = 7 + 1 + (40 + 64)/2.
+    time = forms.decode_attention_s(
+        2, 10, heads=4, kv_heads=1, head_dim=2, t0_s=7.0, tile_s=3.0, memory_eff=0.5,
+        bandwidth=4.0, sms=6.0, kv_bytes=1.0,
+    )  # fmt: skip
+    assert time == pytest.approx(60.0)
+
+
+PREFILL: dict[str, Any] = {
+    "heads": 4, "kv_heads": 2, "head_dim": 64, "t0_s": 1e-5, "compute_eff": 0.5, "memory_eff": 0.25,
+    "peak_flops": 1e12, "bandwidth": 1e11,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("batch", "length"), [(1, 128), (8, 2048)])
+def test_prefill_attention_of_whole_prompts_is_the_textbook_form(batch: int, length: int) -> None:
+    # t0 + 2·b·h·hd·L²/(P·eC) + 2·b·L·hd·(2h + 4·hkv)/(BW·eB)
+    textbook = (
+        1e-5
+        + 2 * batch * 4 * 64 * length**2 / (1e12 * 0.5)
+        + 2 * batch * length * 64 * (2 * 4 + 4 * 2) / (1e11 * 0.25)
+    )
+    tokens = batch * length
+    time = forms.prefill_attention_s(tokens, batch * length**2 / 2, tokens, **PREFILL)
+    assert time == pytest.approx(textbook, rel=1e-12)
+
+
+def test_head_dim_scales_prefill_efficiency_from_128_and_stops_at_the_peak() -> None:
+    def compute_s(head_dim: int, exponent: float) -> float:
+        args = PREFILL | {"head_dim": head_dim, "t0_s": 0.0, "memory_eff": 1e12}
+        return float(forms.prefill_attention_s(1, 1e6, 1, head_dim_exponent=exponent, **args))
+
+    assert compute_s(128, 0.45) == pytest.approx(compute_s(128, 0.0))
+    assert compute_s(64, 1.0) == pytest.approx(2 * compute_s(64, 0.0))
+    assert compute_s(1024, 1.0) == pytest.approx(compute_s(1024, 0.0) / 2)  # 0.5 · 8, capped at 1
+
+
+@given(cached=st.integers(0, 10_000), chunks=st.lists(st.integers(1, 4000), min_size=1, max_size=8))
+def test_chunks_of_a_prompt_add_up_to_the_pairs_of_the_whole(
+    cached: int, chunks: list[int]
+) -> None:
+    done, pairs = cached, 0.0
+    for chunk in chunks:
+        pairs += float(forms.causal_pairs(done, chunk))
+        done += chunk
+    assert pairs == pytest.approx(done**2 / 2 - cached**2 / 2, rel=1e-12)
+
+
+REDUCE = {
+    "t0_s": 4e-6, "rank_s": 1e-6, "one_shot_eff": 0.5, "two_shot_s": 10e-6, "two_shot_eff": 0.5,
+    "link_bytes_per_s": 100e9,
+}  # fmt: skip
+
+
+def test_all_reduce_is_one_shot_when_small_and_two_shot_when_large() -> None:
+    # 4 ranks: 7 µs + 3·50 kB/50 GB/s = 10 µs against 7 + 10 + 1.5·50 kB/50 GB/s = 18.5 µs.
+    assert forms.all_reduce_s(50e3, 4, **REDUCE) == pytest.approx(10e-6)
+    # 50 MB: 7 µs + 3 ms one-shot against 17 µs + 1.5 ms two-shot.
+    assert forms.all_reduce_s(50e6, 4, **REDUCE) == pytest.approx(1517e-6)
+
+
+def test_bus_all_reduce_moves_two_shares_of_every_other_rank() -> None:
+    time = forms.all_reduce_ring_s(4e9, 4, alpha_s=1.0, bus_bytes_per_s=2e9)
+    assert time == pytest.approx(1.0 + 2 * 3 / 4 * 4e9 / 2e9)
+
+
+def test_elementwise_by_hand() -> None:
+    time = forms.elementwise_s(800.0, kernels=4, t0_s=3.0, memory_eff=0.8, bandwidth=100.0)
+    assert time == pytest.approx(4 * 3 + 10)
+
+
+def test_nothing_costs_nothing() -> None:
+    assert forms.gemm_s(0, 8, 8, p=2.0, **UNIT) == 0.0
+    assert forms.all_reduce_s(1e6, 1, **REDUCE) == 0.0
+    assert forms.all_reduce_s(0, 4, **REDUCE) == 0.0
+    assert forms.all_reduce_ring_s(1e6, 1, alpha_s=1.0, bus_bytes_per_s=1.0) == 0.0
+    assert forms.elementwise_s(0, t0_s=1.0, memory_eff=1.0, bandwidth=1.0) == 0.0
+    assert forms.prefill_attention_s(0, 0, 0, **PREFILL) == 0.0
+
+
+sizes = st.integers(1, 200_000)
+
+
+@given(m=sizes, n=sizes, k=sizes, p=st.floats(1, 16), grow=st.integers(1, 1000))
+def test_gemm_time_never_falls_with_a_size(m: int, n: int, k: int, p: float, grow: int) -> None:
+    def time(m: int, n: int, k: int) -> float:
+        args = {"t0_s": 3e-6, "peak_flops": 9e14, "bandwidth": 3e12, "compute_eff": 0.8}
+        return float(forms.gemm_s(m, n, k, memory_eff=0.8, p=p, quant_eff=0.5, **args))
+
+    base = time(m, n, k) * (1 - 1e-12)
+    assert all(
+        t >= base for t in (time(m + grow, n, k), time(m, n + grow, k), time(m, n, k + grow))
+    )
+
+
+@given(size=st.integers(1, 10**9), gpus=st.integers(2, 16), grow=st.integers(1, 10**6))
+def test_all_reduce_time_never_falls_with_bytes_or_ranks(size: int, gpus: int, grow: int) -> None:
+    base = float(forms.all_reduce_s(size, gpus, **REDUCE)) * (1 - 1e-12)
+    assert forms.all_reduce_s(size + grow, gpus, **REDUCE) >= base
+    assert forms.all_reduce_s(size, gpus + 1, **REDUCE) >= base
