@@ -168,10 +168,19 @@ class Timeline:
 
     def mean(self, key: str) -> FloatArray:
         """Time-weighted mean per bin, shape (instances, bins)."""
-        return self.sums[key][:, : self.bins] / self.width_s
+        return np.asarray(self.sums[key][:, : self.bins] / self.width_s, dtype=np.float64)
 
 
-TOTALS = ("busy_s", "strides", "steps", "tokens", "pairs", "rows", "kv_token_steps", "kv_peak_blocks")
+TOTALS = (
+    "busy_s",
+    "strides",
+    "steps",
+    "tokens",
+    "pairs",
+    "rows",
+    "kv_token_steps",
+    "kv_peak_blocks",
+)
 """Sums per instance over its strides (``kv_peak_blocks`` is a maximum).
 
 ``tokens`` are tokens computed (decoded and prefilled), ``kv_token_steps`` KV tokens read.
@@ -248,10 +257,10 @@ class StrideLog:
         batch: FloatArray,
         fresh: FloatArray,
     ) -> None:
-        """Token gaps of each stride: every decoding sequence closes one in every step, except in
-        its first step after it joined (``fresh``; its gap is recorded when it is known).
+        """Token gaps of each stride: one per step and sequence that also decoded the step before.
 
-        Step time is affine in the step's number within a stride, so a stride is cut into pieces
+        A sequence's first step after it joined (``fresh``) is left out; that gap is recorded when
+        it is known. Step time is affine in the step's number within a stride, so a stride is cut into pieces
         across which it changes by at most half a bin, each piece standing at its middle.
         """
         half = mean_s - first_s  # half the rise from the first step to the last

@@ -122,9 +122,7 @@ class Request:
         "transfer_start_s",
     )
 
-    def __init__(
-        self, id: int, arrival_s: float, prompt_tokens: int, output_tokens: int
-    ) -> None:
+    def __init__(self, id: int, arrival_s: float, prompt_tokens: int, output_tokens: int) -> None:
         self.id = id
         self.arrival_s = arrival_s
         self.prompt_tokens = prompt_tokens

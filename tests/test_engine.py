@@ -118,7 +118,7 @@ class Ledger:
             assert s.kv == sum(contexts)
             assert ledger.growing == sum(-(-x // ledger.block) for x in contexts)
             assert len(s.running) == len(decoding) + len(s.partial) <= s.max_seqs
-        if not c.deployment.mode == "colocated":
+        if c.deployment.mode != "colocated":
             for flow in c.links.flows.values():
                 assert -1e-6 * flow.size <= flow.unsent <= flow.size
 
@@ -135,9 +135,7 @@ class Ledger:
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(FABRIC, SERVER, workloads())
-def test_disaggregated_conserves_requests_blocks_and_bytes(
-    f: Knobs, k: Knobs, w: Requests
-) -> None:
+def test_disaggregated_conserves_requests_blocks_and_bytes(f: Knobs, k: Knobs, w: Requests) -> None:
     run = Ledger(disaggregated(f, k), w)
     run.check_end()
     c = run.cluster
@@ -230,9 +228,7 @@ def test_max_min_shares_are_feasible_and_cannot_be_improved(data: st.DataObject)
         bottleneck = rate >= cap * (1 - 1e-9) or any(
             used[p] >= capacity[p] * (1 - 1e-9)
             and all(
-                rate >= other * (1 - 1e-9)
-                for other, c in zip(rates, ports, strict=True)
-                if p in c
+                rate >= other * (1 - 1e-9) for other, c in zip(rates, ports, strict=True) if p in c
             )
             for p in crossing
         )
@@ -303,9 +299,7 @@ def test_twice_the_time_is_bit_equal_after_scaling() -> None:
 
 
 def test_dropping_the_last_arrivals_changes_nothing_before_them() -> None:
-    d = deployment(
-        pool("prefill"), pool("decode", instances=2, capacity_blocks=80, max_num_seqs=8)
-    )
+    d = deployment(pool("prefill"), pool("decode", instances=2, capacity_blocks=80, max_num_seqs=8))
     w = sample(120)
     whole = simulate_deployment(d, w, keep_strides=True)
     part = simulate_deployment(

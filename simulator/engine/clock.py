@@ -51,7 +51,7 @@ class Clock(simpy.Environment):
         callbacks: Callbacks,
         version: int = 0,
         payload: Any = None,
-        priority: int = NORMAL,
+        priority: Any = NORMAL,
     ) -> None:
         """Call ``callbacks`` with a ``Timer`` at the instant ``t_s`` [s].
 
@@ -60,8 +60,8 @@ class Clock(simpy.Environment):
         if t_s < self._now:
             t_s = self._now
         heappush(
-            self._queue,
-            (t_s, priority, next(self._eid), Timer(callbacks, version, payload)),  # type: ignore[arg-type]
+            self._queue,  # SimPy has no public way to schedule at an absolute instant
+            (t_s, priority, next(self._eid), Timer(callbacks, version, payload)),
         )
 
     @property

@@ -299,9 +299,22 @@ class Cluster:
         self.done += 1
         self.rows.extend(
             (
-                r.id, r.arrival_s, r.prompt_tokens, r.output_tokens, state, r.prefill, r.decode,
-                r.queued_s, r.prefill_start_s, r.prefill_end_s, r.transfer_start_s, r.landed_s,
-                r.decode_start_s, r.first_token_s, r.last_token_s, r.preemptions,
+                r.id,
+                r.arrival_s,
+                r.prompt_tokens,
+                r.output_tokens,
+                state,
+                r.prefill,
+                r.decode,
+                r.queued_s,
+                r.prefill_start_s,
+                r.prefill_end_s,
+                r.transfer_start_s,
+                r.landed_s,
+                r.decode_start_s,
+                r.first_token_s,
+                r.last_token_s,
+                r.preemptions,
             )  # fmt: skip
         )
         if self.ended is not None:

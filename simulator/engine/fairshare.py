@@ -33,9 +33,7 @@ def max_min_rates(
     order = sorted(range(len(ports)), key=lambda i: caps[i])
     active = dict.fromkeys(order)
     while active:
-        share = min(
-            (left[p] / users[p] for p in range(len(left)) if users[p]), default=inf
-        )
+        share = min((left[p] / users[p] for p in range(len(left)) if users[p]), default=inf)
         first = next(iter(active))
         if caps[first] <= share:
             # the smallest caps freeze first; freezing them can only raise the others' share

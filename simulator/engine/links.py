@@ -231,8 +231,8 @@ class Links:
     def _settle(self, t: float) -> None:
         """Finish and re-rate the flows that are due at ``t``."""
         limit = t + tie_s(t)
-        done = []
-        emptied = []
+        done: list[Flow] = []
+        emptied: list[Flow] = []
         for flow in self.flows.values():
             if flow.due_s <= limit:
                 (emptied if flow.production else done).append(flow)

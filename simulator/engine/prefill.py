@@ -177,9 +177,21 @@ class PrefillInstance:
         log = self.log
         log.buffer.extend(
             (
-                self.index, self.t0, t, 1, 0, 0, new, pairs, new, len(batch), 0, self.ledger.held,
-                len(batch), t - self.t0,
-            )  # fmt: skip
+                self.index,
+                self.t0,
+                t,
+                1,
+                0,
+                0,
+                new,
+                pairs,
+                new,
+                len(batch),
+                0,
+                self.ledger.held,
+                len(batch),
+                t - self.t0,
+            )
         )
         if len(log.buffer) >= log.limit:
             log.flush()

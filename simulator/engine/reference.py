@@ -312,9 +312,7 @@ class ReferenceInstance:
                 queue.pop(0)
                 if queue is self.evicted and not queue:
                     self.released = True
-                self.batch.append(
-                    Sequence(r, False, blocks=self._blocks(chunk), chunk=chunk)
-                )
+                self.batch.append(Sequence(r, False, blocks=self._blocks(chunk), chunk=chunk))
                 budget -= chunk
                 if r.prefill_start_s < 0.0:
                     r.prefill_start_s = t

@@ -146,8 +146,8 @@ def _ended(
 
 def _instances(deployment: Deployment) -> pd.DataFrame:
     """One row an instance, in the engine's order: prefill pools, then decode or colocated ones."""
-    roles = ("prefill", "decode", "colocated")
-    pools = [p for role in roles for p in deployment.role(role)]
+    d = deployment
+    pools = [*d.role("prefill"), *d.role("decode"), *d.role("colocated")]
     rows = [(p.name, p.role, p.tp, p.capacity_blocks) for p in pools for _ in range(p.instances)]
     table = pd.DataFrame(rows, columns=["pool", "role", "gpus", "capacity_blocks"])
     table.insert(0, "instance", range(len(table)))
