@@ -212,12 +212,6 @@ class ColocatedSteps:
         """Mean step time [s]."""
         return self.share * self.mixed_s + (1.0 - self.share) * self.plain_s
 
-    @property
-    def residual_s(self) -> FloatArray:
-        """Mean time left of the step that runs at a random instant, E[t²]/(2·E[t]) [s]."""
-        square = self.share * self.mixed_s**2 + (1.0 - self.share) * self.plain_s**2
-        return square / (2.0 * self.mean_s)
-
 
 def colocated_steps(
     times: StepTimes, demand: Demand, batch: FloatArray, budget: float

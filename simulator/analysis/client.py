@@ -9,6 +9,7 @@ that vary by ten per cent or more: with fixed lengths requests phase-lock and mo
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +19,12 @@ from simulator.analysis.demand import Demand
 from simulator.analysis.rates import Cluster
 from simulator.analysis.steps import FloatArray, StepTimes
 from simulator.scenario.deployment import PoolPlan
+
+ROUNDS = 30
+"""Iterations of the fixed point; each halves its error."""
+
+MOST_STEPS = 200
+"""Steps that may pass while a request is on its way; beyond them its phase does not matter."""
 
 
 def client_estimate(cluster: Cluster, demand: Demand, concurrency: int) -> ClientEstimate | None:
@@ -33,28 +40,83 @@ def client_estimate(cluster: Cluster, demand: Demand, concurrency: int) -> Clien
         return None
     pool, times = pools[0], cluster.times[pools[0].name]
     each = concurrency / pool.instances
-    budget = float(pool.max_num_batched_tokens)
     front_s = cluster.deployment.router_latency_s
-    chunks = max(1.0, demand.mean_prompt / max(budget - each, 1.0))
-    others = 1.0 - 1.0 / max(each, 1.0)  # what a request sees of the others' prefills
-    # a request is in its slot for its prefill chunks and its decode steps; the client's next
-    # request meets the boundary at which the last one ended, unless the router holds it up
-    waits = others if front_s > 0.0 else 0.0
-    decoding = each * demand.mean_steps / (demand.mean_steps + chunks + 0.5 * waits)
     most = colocated_capacity(pool, times, demand, None).batch
-    batch = np.array([min(decoding, most)])
-    steps = colocated_steps(times, demand, batch, budget)
-    step_s, plain_s = float(steps.mean_s[0]), float(steps.plain_s[0])
-    rate = float(batch[0]) / (demand.mean_steps * step_s)
-    steady_s, burst_s, mean_s = None, None, None
-    if decoding <= most:
-        own_s = _own_steps_s(times, demand, batch, chunks)
-        steady_s = front_s + waits * float(steps.residual_s[0]) + own_s
-        burst_s = front_s + _burst_s(pool, times, demand, each)
-        share = min(1.0, concurrency / len(demand))
-        mean_s = (1.0 - share) * steady_s + share * burst_s
-    tpot_s = plain_s + others * (step_s - plain_s)
-    return ClientEstimate(rate * pool.instances, tpot_s, steady_s, burst_s, mean_s)
+    batch = each
+    for _ in range(ROUNDS):
+        cycle = _cycle(pool, times, demand, batch, each, front_s)
+        # Little's law: the share of a cycle that is decoding is the share of requests that decode
+        decoding = each * demand.mean_steps * cycle.tpot_s / cycle.total_s(demand.mean_steps)
+        batch = 0.5 * (batch + min(decoding, most))
+    if decoding > most:
+        saturated = colocated_capacity(pool, times, demand, None)
+        rate = saturated.rate_rps * pool.instances
+        return ClientEstimate(rate, saturated.step_s, None, None, None)
+    burst_s = front_s + _burst_s(pool, times, demand, each)
+    share = min(1.0, concurrency / len(demand))
+    return ClientEstimate(
+        rate_rps=concurrency / cycle.total_s(demand.mean_steps),
+        tpot_s=cycle.tpot_s,
+        ttft_steady_s=cycle.ttft_s,
+        ttft_burst_s=burst_s,
+        ttft_s=(1.0 - share) * cycle.ttft_s + share * burst_s,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Cycle:
+    """From one request of a slot to the next, in steady state."""
+
+    ttft_s: float
+    tpot_s: float
+
+    def total_s(self, steps: float) -> float:
+        return self.ttft_s + steps * self.tpot_s
+
+
+def _cycle(
+    pool: PoolPlan, times: StepTimes, demand: Demand, batch: float, each: float, front_s: float
+) -> _Cycle:
+    """What a request sees while ``batch`` sequences decode."""
+    budget = float(pool.max_num_batched_tokens)
+    at = np.array([batch])
+    steps = colocated_steps(times, demand, at, budget)
+    mixed_s, plain_s = float(steps.mixed_s[0]), float(steps.plain_s[0])
+    # a request does not meet its own prefill while it decodes, nor when it comes back
+    others = 1.0 - 1.0 / max(each, 1.0)
+    share = others * float(steps.share[0])
+    chunks = max(1.0, demand.mean_prompt / max(budget - each, 1.0))
+    wait_s = others * overshoot_s(front_s, mixed_s, plain_s, share)
+    own_s = _own_steps_s(times, demand, at, chunks)
+    return _Cycle(front_s + wait_s + own_s, plain_s + share * (mixed_s - plain_s))
+
+
+def overshoot_s(front_s: float, mixed_s: float, plain_s: float, share: float) -> float:
+    """Mean time from ``front_s`` after a step boundary to the next boundary [s].
+
+    The request before it ended at a boundary; the next one is ``front_s`` on its way and then waits
+    for the running step. Steps are drawn independently, a fraction ``share`` of them mixed: the
+    overshoot of a renewal process, summed over the numbers of mixed and plain steps passed.
+    """
+    if front_s <= 0.0:
+        return 0.0
+    total, row = 0.0, {0: 1.0}  # plain steps so far -> probability, for a number of mixed steps
+    for mixed in range(MOST_STEPS):
+        following: dict[int, float] = {}
+        for plain in range(MOST_STEPS):
+            p = row.get(plain, 0.0)
+            left = front_s - mixed * mixed_s - plain * plain_s
+            if p == 0.0:
+                continue
+            if left <= 0.0:
+                total -= p * left
+                continue
+            row[plain + 1] = row.get(plain + 1, 0.0) + (1.0 - share) * p
+            following[plain] = share * p
+        if not following:
+            break
+        row = following
+    return total
 
 
 def _own_steps_s(times: StepTimes, demand: Demand, batch: FloatArray, chunks: float) -> float:

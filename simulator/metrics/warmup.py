@@ -27,7 +27,7 @@ def mser5(series: npt.ArrayLike) -> int:
     Args:
         series: observations in order, without NaN.
 
-    >>> mser5([9.0] * 10 + [1.0, 2.0, 3.0, 2.0, 1.0] * 20)
+    >>> mser5([9.0] * 10 + ([1.0] * 5 + [2.0] * 5) * 10)
     10
     """
     x = np.asarray(series, dtype=np.float64)
