@@ -42,7 +42,7 @@ def varied(n, rate_rps, seed=1, **kw):
 def disaggregated(prefills=1, decodes=1, fast_link=True, **kw):
     prefill = pool("prefill", instances=prefills, **kw.pop("prefill", {}))
     decode = pool("decode", instances=decodes, **kw.pop("decode", {}))
-    fabric = kw.pop("link", link(nic_bytes_per_s=1e9 if fast_link else 1e6))
+    fabric = kw.pop("link", link(nic_bytes_per_s=1e9 if fast_link else 1e5))
     return deployment(prefill, decode, link=fabric, **kw)
 
 
@@ -183,7 +183,12 @@ def saturated_rps(d, workload):
     ("d", "limit"),
     [
         (disaggregated(decodes=8), "compute"),
-        (disaggregated(prefills=9, decodes=2, decode={"max_num_seqs": 32}), "batch limit"),
+        (
+            disaggregated(
+                prefills=9, decodes=2, decode={"max_num_seqs": 32, "capacity_blocks": 10**6}
+            ),
+            "batch limit",
+        ),
         (deployment(pool("colocated", max_num_seqs=48)), "batch limit"),
         (deployment(pool("colocated", max_num_batched_tokens=256)), "token budget"),
         (disaggregated(decodes=8, fast_link=False, first_token="prefill"), "egress"),
@@ -200,8 +205,8 @@ def test_rates_are_what_a_saturated_engine_does(d, limit):
         run = simulate_deployment(d, workload)
         bytes_sent = run.requests["prompt_tokens"].sum() * d.kv_wire_bytes_per_token
         busy_s = run.requests["landed_s"].max() - run.requests["transfer_start_s"].min()
-        assert bytes_sent / busy_s == pytest.approx(1e6, rel=0.02)
-        assert bounds.rate_max_rps == pytest.approx(300 / (bytes_sent / 1e6), rel=1e-9)
+        assert bytes_sent / busy_s == pytest.approx(1e5, rel=0.02)
+        assert bounds.rate_max_rps == pytest.approx(300 / (bytes_sent / 1e5), rel=1e-9)
     else:
         assert bounds.rate_max_rps == pytest.approx(saturated_rps(d, workload), rel=0.03)
 

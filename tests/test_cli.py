@@ -96,17 +96,6 @@ def test_quiet_prints_nothing() -> None:
     assert (result.exit_code, result.output) == (0, "")
 
 
-def test_a_seed_is_an_override_that_the_resolved_scenario_records(tmp_path: Path) -> None:
-    one = _json(*QUICK, "--json", "--seed", "9", "--out", str(tmp_path))
-    two = _json("simulate", str(tmp_path / "scenario.yaml"), "--json")
-    assert one["meta"]["seed"] == 9
-    assert Scenario.load(tmp_path / "scenario.yaml").seed == 9
-    for data in (one, two):
-        data["meta"].pop("cpu_s")
-    assert one == two
-    assert one["ttft_s"] != _json(*QUICK, "--json", "--seed", "8")["ttft_s"]
-
-
 def test_the_reference_path_gives_the_same_latencies() -> None:
     fast, slow = (_json(*QUICK, "--json", *extra) for extra in ([], ["--reference"]))
     for metric in ("ttft_s", "tpot_s", "e2e_s"):
@@ -115,7 +104,7 @@ def test_the_reference_path_gives_the_same_latencies() -> None:
 
 def test_results_and_trace_are_written(tmp_path: Path) -> None:
     out, trace = tmp_path / "deep" / "out", tmp_path / "trace.json.gz"
-    result = _run(*QUICK, "--out", str(out), "--trace-out", str(trace))
+    result = _run(*QUICK, "--seed", "9", "--out", str(out), "--trace-out", str(trace))
     assert result.exit_code == 0, result.output
     assert {p.name for p in out.iterdir()} == {
         "scenario.yaml", "run.json", "requests.parquet", "report.html",
@@ -124,6 +113,15 @@ def test_results_and_trace_are_written(tmp_path: Path) -> None:
     assert json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
     assert str(out) in result.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"deep", "trace.json.gz"}
+    # the resolved scenario records the seed, so that it gives the same run again
+    assert Scenario.load(out / "scenario.yaml").seed == 9
+    one = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    two = _json("simulate", str(out / "scenario.yaml"), "--json")
+    for data in (one, two):
+        data["meta"].pop("cpu_s")
+    assert one == two
+    assert one["meta"]["seed"] == 9
+    assert one["ttft_s"] != _json(*QUICK, "--json", "--seed", "8")["ttft_s"]
 
 
 # --- compare ------------------------------------------------------------------------------------
@@ -328,16 +326,17 @@ def test_progress_appears_late_and_only_on_a_terminal(
 # --- the installed command ----------------------------------------------------------------------
 
 
-def test_in_a_process_of_its_own(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "error", "-m", "simulator.cli", *QUICK, "--json"]
-    good = subprocess.run(
-        [*command, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert (good.returncode, good.stderr) == (0, "")
-    assert json.loads(good.stdout)["requests"]["arrived"] == 60
-    bad = subprocess.run(
-        [*command, "--set", "seed=x"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert (bad.returncode, bad.stdout) == (2, "")
-    assert bad.stderr.startswith("xpyd: ")
-    assert "Traceback" not in bad.stderr
+@pytest.mark.parametrize(
+    ("args", "code"), [([*QUICK, "--json"], 0), (["models", "nonsense"], 2)], ids=["good", "bad"]
+)
+def test_in_a_process_of_its_own(args: list[str], code: int) -> None:
+    command = [sys.executable, "-W", "error", "-m", "simulator.cli", *args]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode == code, found.stderr
+    if code == 0:
+        assert found.stderr == ""
+        assert json.loads(found.stdout)["requests"]["arrived"] == 60
+    else:
+        assert found.stdout == ""
+        (line,) = found.stderr.strip().splitlines()
+        assert line.startswith("xpyd: model 'nonsense' is unknown")

@@ -67,9 +67,8 @@ def test_a_timeline_puts_time_where_it_was():
 
 
 def row(**values):
-    names = (
-        "instance t0 t1 steps batch kv new pairs read rows fresh blocks prefills first_s".split()
-    )
+    names = ["instance", "t0", "t1", "steps", "batch", "kv", "new", "pairs", "read", "rows"]
+    names += ["fresh", "blocks", "prefills", "first_s"]
     assert len(names) == N_STRIDE
     return [float(values.get(name, 0.0)) for name in names]
 

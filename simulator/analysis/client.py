@@ -79,7 +79,7 @@ def _cycle(
 ) -> _Cycle:
     """What a request sees while ``batch`` sequences decode."""
     budget = float(pool.max_num_batched_tokens)
-    at = np.array([batch])
+    at = np.array([max(batch, 1.0)])  # it is one of them
     steps = colocated_steps(times, demand, at, budget)
     mixed_s, plain_s = float(steps.mixed_s[0]), float(steps.plain_s[0])
     # a request does not meet its own prefill while it decodes, nor when it comes back
