@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.analysis import analyze
@@ -56,6 +56,7 @@ def test_cumulative_blocks_is_the_sum_it_claims(tokens, block):
 
 
 @pytest.mark.parametrize("first_token", ["prefill", "handoff", "decode"])
+@settings(max_examples=30)
 @given(rows=lengths)
 def test_demand_is_what_a_walk_over_all_steps_finds(first_token, rows):
     prompts, outputs = map(list, zip(*rows, strict=True))
@@ -76,6 +77,7 @@ def test_demand_is_what_a_walk_over_all_steps_finds(first_token, rows):
     assert demand.mean_sent_tokens() == pytest.approx(sum(moved) / len(rows))
 
 
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 900), min_size=1, max_size=40), st.integers(1, 5))
 def test_prompts_are_packed_as_a_prefill_instance_would(prompts, max_seqs):
     starts = []
@@ -131,6 +133,7 @@ def test_decode_capacity_counts_blocks_of_running_sequences_and_of_promises():
     assert held.batch * blocks + 0.1 * held.rate_rps * 25 == pytest.approx(280, rel=1e-3)
 
 
+@settings(max_examples=30)
 @given(st.floats(0.011, 0.08))
 def test_tpot_batch_is_the_largest_that_is_fast_enough(target_s):
     plan = pool("decode", max_num_seqs=48)

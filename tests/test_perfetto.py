@@ -241,7 +241,7 @@ def test_a_run_without_strides_is_refused(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
-    scenario = Scenario.load("quick_8b", ["workload.requests=3000"])
+    scenario = Scenario.load("quick_8b", ["workload.requests=1000"])
     run = simulate(scenario, keep_strides=True)
     path = tmp_path / "t.json"
     tracemalloc.start()

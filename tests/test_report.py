@@ -21,7 +21,8 @@ from rich.console import Console
 from simulator.engine import simulate, simulate_deployment
 from simulator.errors import InputError
 from simulator.metrics import Summary, summarize
-from simulator.report import blocks, catalogue, figures, names, style, text
+from simulator.report import catalogue, figures, names, style, text
+from simulator.report import summary as blocks
 from simulator.report.files import (
     json_text,
     jsonable,
@@ -30,7 +31,7 @@ from simulator.report.files import (
     write_requests,
 )
 from simulator.report.results import FIGURES, report_page, write_results
-from simulator.report.terminal import print_summary
+from simulator.report.summary import print_summary
 from simulator.run import Run
 from simulator.scenario import SLO, Scenario
 from tests import engine_kit as kit

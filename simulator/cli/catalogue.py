@@ -10,7 +10,7 @@ from simulator.cli.options import AsJson
 from simulator.errors import InputError
 
 if TYPE_CHECKING:
-    from simulator.report.blocks import Block
+    from simulator.report.block import Block
 
 
 def hardware(

@@ -62,7 +62,8 @@ def simulate(
     if as_json:
         typer.echo(json_text(summary.to_dict()), nl=False)
     elif not quiet:
-        from simulator.report.terminal import console, print_summary
+        from simulator.report.summary import print_summary
+        from simulator.report.terminal import console
 
         print_summary(console(), run, summary, found.slo)
         _written(out, trace_out)

@@ -9,7 +9,7 @@ from hwprofiles import GpuProfile, LinkProfile, gpu_names, link_names, load_gpu,
 from hwprofiles import load_prices as load_price_book
 from simulator.errors import ProfileError
 from simulator.model import ModelSpec, load_model, model_names
-from simulator.report.blocks import Block
+from simulator.report.block import Block
 from simulator.report.text import MISSING, byte_size, count, listing, number, seconds, usd
 
 SCHEMA = 1

@@ -16,7 +16,7 @@ from rich.text import Text
 from simulator.comparison import Comparison, Side
 from simulator.metrics import Summary, tpot, ttft
 from simulator.report import figures, html, style
-from simulator.report.blocks import Block, Verdict
+from simulator.report.block import Block, Verdict
 from simulator.report.files import json_text, write_requests
 from simulator.report.names import METRIC_LABELS, PART_LABELS, layout_label, link_label, pool_label
 from simulator.report.results import footer

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from string import Template
 
-from simulator.report.blocks import Block, Verdict
+from simulator.report.block import Block, Verdict
 
 _PAGE = Template("""<!DOCTYPE html>
 <html lang="en">

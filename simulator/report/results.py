@@ -7,8 +7,8 @@ from pathlib import Path
 
 from simulator.metrics import Summary
 from simulator.report import figures, html, style
-from simulator.report.blocks import headline, remarks, summary_blocks, verdicts
 from simulator.report.files import json_text, write_requests
+from simulator.report.summary import headline, remarks, summary_blocks, verdicts
 from simulator.run import Run
 from simulator.scenario import Scenario
 

@@ -11,10 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from simulator.metrics import Summary
-from simulator.report.blocks import Block, Verdict, headline, remarks, summary_blocks, verdicts
-from simulator.run import Run
-from simulator.scenario import SLO
+from simulator.report.block import Block, Verdict
 
 WIDTH = 110
 """Columns where the output is no terminal (a file, a pipe)."""
@@ -26,21 +23,6 @@ def console() -> Console:
     """Standard output; without a terminal, plain text of a fixed width."""
     out = Console(highlight=False)
     return out if out.is_terminal else Console(highlight=False, width=WIDTH)
-
-
-def print_summary(out: Console, run: Run, summary: Summary, slo: SLO | None) -> None:
-    """Print all tables of a run, then what they amount to.
-
-    Args:
-        out: where to.
-        run: the run.
-        summary: its metrics.
-        slo: the targets, or None.
-    """
-    out.print(Text(headline(run), style="bold"))
-    for block in summary_blocks(run, summary, slo):
-        out.print(table(block))
-    print_verdicts(out, verdicts(summary, slo), remarks(summary))
 
 
 def print_verdicts(out: Console, found: Iterable[Verdict], warnings: Iterable[str]) -> None:

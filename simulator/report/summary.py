@@ -1,11 +1,13 @@
-"""A summary as small text tables, which the terminal and the HTML page both show."""
+"""A summary in words: the tables and sentences that the terminal and the HTML page both show."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from rich.console import Console
+from rich.text import Text
 
 from simulator.metrics import Summary
 from simulator.metrics.attainment import attainment
+from simulator.report.block import Block, Verdict
 from simulator.report.names import (
     FIRST_TOKEN,
     METRIC_LABELS,
@@ -14,6 +16,7 @@ from simulator.report.names import (
     link_label,
     pool_label,
 )
+from simulator.report.terminal import print_verdicts, table
 from simulator.report.text import (
     MISSING,
     bar,
@@ -31,25 +34,6 @@ from simulator.scenario import SLO
 
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 BAR_WIDTH = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One table in words.
-
-    Attributes:
-        title: what it is about.
-        header: names of its columns; empty for a list of facts.
-        rows: its cells; the first of a row is its name.
-        note: how to read it.
-        bars: whether the last column holds a bar of block characters.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-    bars: bool = False
 
 
 def headline(run: Run) -> str:
@@ -202,14 +186,6 @@ def throughput(summary: Summary) -> Block:
     return Block("Throughput and cost", (), tuple(rows), note)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """A sentence, and whether it is good news (None: neither)."""
-
-    good: bool | None
-    text: str
-
-
 def verdicts(summary: Summary, slo: SLO | None) -> tuple[Verdict, ...]:
     """Whether the targets hold and whether the deployment keeps up."""
     found = []
@@ -225,8 +201,13 @@ def verdicts(summary: Summary, slo: SLO | None) -> tuple[Verdict, ...]:
     found.append(_keeps_up(summary))
     closed = summary.bounds.verdict
     if closed != summary.stability.reason and closed not in summary.warnings:
-        found.append(Verdict(True, f"In closed form, {closed.removeprefix('Stable: ')}"))
+        good = summary.bounds.stable if summary.bounds.load is not None else None
+        found.append(Verdict(good, f"In closed form: {_lowered(closed.removeprefix('Stable: '))}"))
     return tuple(found)
+
+
+def _lowered(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
 
 
 def _keeps_up(summary: Summary) -> Verdict:
@@ -257,3 +238,18 @@ def summary_blocks(run: Run, summary: Summary, slo: SLO | None) -> tuple[Block, 
         pools(run, summary),
         throughput(summary),
     )
+
+
+def print_summary(out: Console, run: Run, summary: Summary, slo: SLO | None) -> None:
+    """Print all tables of a run, then what they amount to.
+
+    Args:
+        out: where to.
+        run: the run.
+        summary: its metrics.
+        slo: the targets, or None.
+    """
+    out.print(Text(headline(run), style="bold"))
+    for block in summary_blocks(run, summary, slo):
+        out.print(table(block))
+    print_verdicts(out, verdicts(summary, slo), remarks(summary))
