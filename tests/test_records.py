@@ -10,6 +10,7 @@ from simulator.records import N_STRIDE, ItlSketch, StrideLog, Timeline
 gaps = st.lists(st.floats(1e-5, 100.0), min_size=1, max_size=60)
 
 
+@settings(max_examples=40)
 @given(gaps, st.sampled_from([0.01, 0.1, 0.5, 0.9, 0.99, 1.0]))
 def test_sketch_quantiles_are_within_a_quarter_per_cent(values, q):
     x = np.array(values)
@@ -19,6 +20,7 @@ def test_sketch_quantiles_are_within_a_quarter_per_cent(values, q):
     assert sketch.quantile_s(q) == pytest.approx(exact, rel=0.0025)
 
 
+@settings(max_examples=40)
 @given(gaps, st.integers(1, 5))
 def test_sketch_mean_is_exact_and_weights_count_gaps(values, weight):
     x = np.array(values)
@@ -73,6 +75,7 @@ def row(**values):
     return [float(values.get(name, 0.0)) for name in names]
 
 
+@settings(max_examples=40)
 @given(
     st.integers(1, 300),
     st.integers(1, 20),
