@@ -59,7 +59,7 @@ STRIDE_COLUMNS = (
 more in each later one). A step with prefill chunks is a stride of one step: ``new_tokens`` prompt
 tokens in ``prefills`` chunks, ``pairs`` query-key pairs, ``read_tokens`` KV tokens read back.
 ``rows`` tokens are sampled in each step. The first step takes ``first_step_s``. ``fresh`` of the decoding sequences did not emit a token
-in the previous step of this instance. ``blocks`` KV blocks are used or promised at its start.
+in the previous step of this instance. ``blocks`` KV blocks are used or promised in its last step.
 """
 
 N_STRIDE = len(STRIDE_COLUMNS)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from simulator.html import card, duration
 from simulator.records import (
     REQUEST_COLUMNS,
     STRIDE_COLUMNS,
@@ -14,6 +15,7 @@ from simulator.records import (
     ItlSketch,
     Timeline,
 )
+from simulator.request import State
 from simulator.scenario.deployment import Deployment
 from simulator.workload import Requests
 
@@ -91,3 +93,17 @@ class Run:
             f"Run({self.deployment.name!r}, {len(self.requests)} requests, "
             f"{self.end_s:.1f} s simulated)"
         )
+
+    def _repr_html_(self) -> str:
+        ended = self.requests["state"].value_counts()
+        ends = [f"{n:,} {State(int(s)).name.lower()}" for s, n in ended.items()]
+        facts = {
+            "model": self.deployment.model.name,
+            "workload": self.workload.source,
+            "requests": ", ".join(ends),
+            "simulated": f"{duration(self.end_s)}, seed {self.seed}",
+        }
+        for pool in self.deployment.pools:
+            facts[f"{pool.name} pool"] = f"{pool.instances} × {pool.gpu.name} TP{pool.tp}"
+        facts["link"] = self.deployment.link.name if self.deployment.link else ""
+        return card(f"Run of {self.deployment.name} · {self.deployment.mode}", facts=facts)

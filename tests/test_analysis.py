@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from simulator.analysis import analyze
 from simulator.analysis.capacity import (
     colocated_capacity,
+    colocated_steps,
     decode_capacity,
     pack_prompts,
     prefill_capacity,
@@ -19,31 +20,11 @@ from simulator.analysis.capacity import (
 from simulator.analysis.demand import Demand, cumulative_blocks
 from simulator.analysis.steps import StepTimes
 from simulator.engine import simulate_deployment
-from simulator.metrics import completed, tpot, ttft
 from simulator.scenario import SLO, Scenario
+from tests.analysis_kit import disaggregated, varied, work
 from tests.engine_kit import deployment, link, pool, requests, table
 
 lengths = st.lists(st.tuples(st.integers(1, 400), st.integers(1, 60)), min_size=1, max_size=25)
-
-
-def work(prompts, outputs, rate_rps=1.0, **kw):
-    arrival = np.arange(len(prompts)) / rate_rps
-    return replace(requests(arrival, prompts, outputs), **kw)
-
-
-def varied(n, rate_rps, seed=1, **kw):
-    """Poisson arrivals of prompts of 200 to 600 and outputs of 20 to 100 tokens."""
-    rng = np.random.default_rng(seed)
-    arrival = np.cumsum(rng.exponential(1 / rate_rps, n))
-    one = requests(arrival, rng.integers(200, 601, n), rng.integers(20, 101, n))
-    return replace(one, **kw)
-
-
-def disaggregated(prefills=1, decodes=1, fast_link=True, **kw):
-    prefill = pool("prefill", instances=prefills, **kw.pop("prefill", {}))
-    decode = pool("decode", instances=decodes, **kw.pop("decode", {}))
-    fabric = kw.pop("link", link(nic_bytes_per_s=1e9 if fast_link else 1e5))
-    return deployment(prefill, decode, link=fabric, **kw)
 
 
 # --- demand -------------------------------------------------------------------------------------
@@ -163,6 +144,33 @@ def test_colocated_capacity_names_what_binds():
     assert tight.batch * (1 + 400 / 50) == pytest.approx(90)
 
 
+def test_colocated_steps_are_of_two_kinds():
+    plan = pool("colocated", max_num_batched_tokens=1000)
+    times = StepTimes(plan.table)
+    demand = Demand.of(deployment(plan), work([450] * 4, 21))
+    found = colocated_steps(times, demand, np.array([10.0, 30.0]), 1000.0)
+    # 10 of 20 steps end one request: few admissions, so whole prompts come alone or in pairs
+    assert found.share[0] == pytest.approx(1 - np.exp(-0.5))
+    assert found.share[1] == pytest.approx(1 - np.exp(-1.5))
+    one = times.table.mixed_s(10, 10 * 460, [(0, 450)], 11)
+    two = times.table.mixed_s(10, 10 * 460, [(0, 450)] * 2, 12)
+    assert one < found.mixed_s[0] < two
+    assert found.plain_s[0] == pytest.approx(times.table.decode_s(10, 10 * 460.5), rel=1e-3)
+    full = colocated_steps(times, demand, np.array([42.0]), 1000.0)
+    assert full.share[0] == pytest.approx(2.1 * 450 / (1000 - 42))  # chunks fill the budget
+
+
+def test_prompts_under_prefill_hold_blocks_too():
+    plan = pool("colocated", capacity_blocks=300, max_num_batched_tokens=120)
+    demand = Demand.of(deployment(plan), work([400] * 4, 200))
+    found = colocated_capacity(plan, StepTimes(plan.table), demand, None)
+    b = found.batch
+    chunks = 400 / (120 - b)
+    blocks = b * demand.mean_running_blocks(16) + b / 199 * 25 * (chunks + 1) / 2
+    assert found.limit == "KV capacity"
+    assert blocks == pytest.approx(300, rel=1e-3)
+
+
 def test_requests_without_decode_steps_make_no_decode_load():
     d = disaggregated(first_token="handoff")
     bounds = analyze(d, work([100] * 10, 1))
@@ -266,6 +274,56 @@ def test_a_load_near_one_is_too_close_to_call():
         assert bounds.verdict.startswith("Too close to call")
 
 
+def test_a_tpot_target_pays_for_the_transfer_between_tokens_one_and_two():
+    workload = varied(300, 1.0)
+    slow = link(nic_bytes_per_s=1e4)  # 0.4 s a prompt, over about 59 gaps
+    target = SLO(tpot_s=0.03)
+
+    def batch(first_token):
+        d = disaggregated(link=slow, first_token=first_token)
+        return analyze(d, workload, slo=target).pool("decode").tpot_batch
+
+    demand = Demand.of(disaggregated(first_token="prefill"), workload)
+    gap_s = round(demand.mean_prompt) * 10 / 1e4 + 1e-3
+    less = SLO(tpot_s=0.03 - gap_s / demand.mean_steps)
+    alike = analyze(disaggregated(link=slow, first_token="handoff"), workload, slo=less)
+    assert batch("prefill") == alike.pool("decode").tpot_batch < batch("handoff")
+
+
+def test_blocks_promised_before_prefill_are_held_longer():
+    slow = {"table": table(per_token=1e-3)}
+
+    def decode(reserve):
+        d = disaggregated(reserve=reserve, prefill=slow, decode={"capacity_blocks": 500})
+        return analyze(d, varied(300, 1.0)).pool("decode")
+
+    before, after = decode("before_prefill"), decode("after_prefill")
+    assert before.limit == after.limit == "KV capacity"
+    assert before.rate_max_rps < after.rate_max_rps
+
+
+def test_instances_needed_count_their_nics():
+    d = disaggregated(fast_link=False, prefills=2)
+    bounds = analyze(d, varied(500, 60.0))
+    egress = next(b.load for b in bounds.links if b.side == "egress")
+    prefill = bounds.pool("prefill")
+    assert egress > 1.0 > prefill.load
+    assert prefill.instances_stable == math.ceil(2 * egress)
+
+
+def test_preemption_may_take_the_last_of_a_kv_limited_pool():
+    def at(load, **decode):
+        d = disaggregated(decodes=2, decode=decode)
+        workload = varied(3000, 1.0)
+        top = analyze(d, workload).pool("decode").rate_max_rps
+        scaled = replace(workload, arrival_s=workload.arrival_s * workload.rate_rps / (load * top))
+        return analyze(disaggregated(9, 2, decode=decode), scaled)
+
+    assert at(0.9, capacity_blocks=500).too_close_to_call
+    assert not at(0.8, capacity_blocks=500).too_close_to_call
+    assert not at(0.9).too_close_to_call
+
+
 @pytest.mark.parametrize("coalesced", [True, False])
 def test_link_loads_by_hand(coalesced):
     fabric = link(nic_bytes_per_s=1e5, message_s=1e-4, coalesced=coalesced, spine_bytes_per_s=2.5e5)
@@ -341,70 +399,6 @@ def test_steady_traffic_has_the_same_load_in_every_window():
     workload = replace(work([300] * 4000, 40, rate_rps=20.0), stationary=False)
     bounds = analyze(disaggregated(), workload)
     assert bounds.peak.load == pytest.approx(bounds.load, rel=0.03)
-
-
-# --- best case ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("first_token", ["prefill", "handoff", "decode"])
-@pytest.mark.parametrize(
-    ("transfer", "reserve"),
-    [
-        ("after_prefill", "after_prefill"),
-        ("after_prefill", "before_prefill"),
-        ("layerwise", "before_prefill"),
-    ],
-)
-@pytest.mark.parametrize("nic", [2e4, 1e7])
-def test_best_ttft_is_that_of_a_lone_request(first_token, transfer, reserve, nic):
-    d = disaggregated(
-        first_token=first_token,
-        transfer=transfer,
-        reserve=reserve,
-        link=link(nic_bytes_per_s=nic, message_s=1e-5, coalesced=False),
-        prefill={"max_wait_s": 0.01},
-        router_latency_s=0.002,
-    )
-    workload = work([700], 2)
-    run = simulate_deployment(d, workload)
-    assert analyze(d, workload).best.ttft_mean_prompt_s == pytest.approx(ttft(run)[0], rel=1e-9)
-
-
-@pytest.mark.parametrize("prompt", [100, 300, 1000])
-def test_best_latency_of_a_colocated_instance_with_chunks(prompt):
-    d = deployment(pool("colocated", max_num_batched_tokens=300), router_latency_s=0.002)
-    workload = work([prompt], 2)
-    run = simulate_deployment(d, workload)
-    best = analyze(d, workload).best
-    assert best.ttft_mean_prompt_s == best.ttft_p50_prompt_s
-    assert best.ttft_mean_prompt_s == pytest.approx(ttft(run)[0], rel=1e-9)
-    assert best.tpot_s == pytest.approx(tpot(run)[0], rel=1e-9)
-
-
-@pytest.mark.parametrize("router_latency_s", [0.0, 0.02])
-@pytest.mark.parametrize("concurrency", [1, 16])
-def test_closed_loop_estimate_agrees_with_the_simulation(concurrency, router_latency_s):
-    rng = np.random.default_rng(3)
-    n = 400
-    workload = requests(
-        np.zeros(n), rng.integers(400, 501, n), rng.integers(400, 501, n), concurrency
-    )
-    d = deployment(pool("colocated", instances=1), router_latency_s=router_latency_s)
-    estimate = analyze(d, workload).client
-    run = simulate_deployment(d, workload)
-    assert completed(run).all()
-    assert estimate.ttft_s == pytest.approx(ttft(run).mean(), rel=0.05)
-    assert estimate.tpot_s == pytest.approx(tpot(run).mean(), rel=0.02)
-    assert estimate.rate_rps == pytest.approx(n / run.end_s, rel=0.05)
-
-
-def test_closed_loop_estimate_withholds_ttft_when_slots_are_short():
-    workload = requests(np.zeros(400), 400, 100, 32)
-    d = deployment(pool("colocated", max_num_seqs=16))
-    estimate = analyze(d, workload).client
-    assert estimate.ttft_s is estimate.ttft_burst_s is None
-    assert estimate.rate_rps > 0
-    assert analyze(disaggregated(), workload).client is None
 
 
 # --- the interface ------------------------------------------------------------------------------

@@ -265,7 +265,7 @@ def test_time_axes_have_a_few_readable_ticks(low: float, high: float) -> None:
 # --- a run without any token ----------------------------------------------------------------------
 
 
-def test_a_run_that_served_nobody_is_reported_all_the_same(tmp_path: Path) -> None:
+def test_a_run_that_served_nobody_is_reported_all_the_same() -> None:
     scenario = Scenario.load("quick_8b", ["workload.requests=20"])
     run = simulate(scenario)
     lost = run.requests.copy()
@@ -277,8 +277,11 @@ def test_a_run_that_served_nobody_is_reported_all_the_same(tmp_path: Path) -> No
     shown = _printed((scenario, empty, summary))
     assert "20 arrived, 0 completed and 20 rejected" in shown
     assert "no request got a first token" in shown
-    write_results(tmp_path, scenario, empty, summary)
-    json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    figures.waterfall_figure(empty, scenario.slo).draw_without_rendering()
+    figures.latency_figure(empty, scenario.slo).draw_without_rendering()
+    figures.timeline_figure(empty)
+    _check_page(report_page(scenario, empty, summary, dict.fromkeys(FIGURES, b"png")))
+    json.loads(json_text(summary.to_dict()))
 
 
 def test_hand_made_deployments_are_named() -> None:

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from simulator.cli.catalogue import hardware, models, scenarios
+from simulator.cli.plan import plan
 from simulator.cli.runs import compare, simulate
 from simulator.errors import InputError
 
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 app.command()(simulate)
 app.command()(compare)
+app.command()(plan)
 app.command()(hardware)
 app.command()(scenarios)
 app.command()(models)

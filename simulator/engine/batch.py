@@ -413,8 +413,12 @@ class BatchInstance:
         if self.partial or self.evicted or self.waiting:
             budget = self._continue_chunks(t)
             if self.admit:
+                # evicted first: nothing is promised while one waits, so those landed are few; and if
+                # blocks are what it waits for, those landed hold them and must not wait in turn
+                budget = self._start_chunks(t, self.evicted, budget)
                 budget = self._admit_landed(t, budget)
-                self._start_chunks(t, budget)
+                if not self.evicted:
+                    self._start_chunks(t, self.waiting, budget)
         elif self.landed and self.admit:
             self._admit_landed(t, self.budget - self.batch)
         if self.chunks:
@@ -548,29 +552,28 @@ class BatchInstance:
             budget -= 1
         return budget
 
-    def _start_chunks(self, t: float, budget: int) -> None:
-        """Admit evicted, then waiting requests while slots, budget and blocks last."""
-        for queue in (self.evicted, self.waiting):
-            while queue and budget > 0 and len(self.running) < self.max_seqs:
-                r = queue[0]
-                c = min(r.prompt_tokens + r.emitted, budget)
-                blocks = self.ledger.blocks_for(c)
-                if blocks > self.ledger.free:
-                    return
-                queue.popleft()
-                self.released |= queue is self.evicted and not queue
-                self.ledger.held += blocks
-                r.blocks = blocks
-                r.admission = self.admissions
-                self.admissions += 1
-                self.running[r.id] = r
-                self.partial.append(r)
-                self.chunks.append((r, c))
-                self.started.append((r, queue))
-                budget -= c
-                if r.prefill_start_s < 0.0:
-                    r.prefill_start_s = t
-                if self.hooks.observed:
-                    self.hooks.moved(t, r, State.PREFILLING, self.index)
-            if queue:
-                return
+    def _start_chunks(self, t: float, queue: deque[Request], budget: int) -> int:
+        """Admit from the queue while slots, budget and blocks last; the budget that is left."""
+        ledger = self.ledger
+        while queue and budget > 0 and len(self.running) < self.max_seqs:
+            r = queue[0]
+            c = min(r.prompt_tokens + r.emitted, budget)
+            blocks = ledger.blocks_for(c)
+            if blocks > ledger.free:
+                break
+            queue.popleft()
+            self.released |= queue is self.evicted and not queue
+            ledger.held += blocks
+            r.blocks = blocks
+            r.admission = self.admissions
+            self.admissions += 1
+            self.running[r.id] = r
+            self.partial.append(r)
+            self.chunks.append((r, c))
+            self.started.append((r, queue))
+            budget -= c
+            if r.prefill_start_s < 0.0:
+                r.prefill_start_s = t
+            if self.hooks.observed:
+                self.hooks.moved(t, r, State.PREFILLING, self.index)
+        return budget

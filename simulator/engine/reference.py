@@ -235,8 +235,10 @@ class ReferenceInstance:
             list(self.waiting),
         )
         if self.admit:
+            budget = self._admit_chunks(t, self.evicted, budget)
             budget = self._admit_landed(t, budget)
-            self._admit_chunks(t, budget)
+            if not self.evicted:
+                self._admit_chunks(t, self.waiting, budget)
         if self.batch:
             self._step(t)
         else:
@@ -302,21 +304,19 @@ class ReferenceInstance:
             budget -= 1
         return budget
 
-    def _admit_chunks(self, t: float, budget: int) -> None:
-        for queue in (self.evicted, self.waiting):
-            while queue and budget > 0 and len(self.batch) < self.plan.max_num_seqs:
-                r = queue[0]
-                chunk = min(r.prompt_tokens + r.emitted, budget)
-                if self._blocks(chunk) > self._free():
-                    return
-                queue.pop(0)
-                if queue is self.evicted and not queue:
-                    self.released = True
-                self.batch.append(Sequence(r, False, blocks=self._blocks(chunk), chunk=chunk))
-                budget -= chunk
-                if r.prefill_start_s < 0.0:
-                    r.prefill_start_s = t
-                if self.hooks.observed:
-                    self.hooks.moved(t, r, State.PREFILLING, self.index)
-            if queue:
-                return
+    def _admit_chunks(self, t: float, queue: list[Request], budget: int) -> int:
+        while queue and budget > 0 and len(self.batch) < self.plan.max_num_seqs:
+            r = queue[0]
+            chunk = min(r.prompt_tokens + r.emitted, budget)
+            if self._blocks(chunk) > self._free():
+                break
+            queue.pop(0)
+            if queue is self.evicted and not queue:
+                self.released = True
+            self.batch.append(Sequence(r, False, blocks=self._blocks(chunk), chunk=chunk))
+            budget -= chunk
+            if r.prefill_start_s < 0.0:
+                r.prefill_start_s = t
+            if self.hooks.observed:
+                self.hooks.moved(t, r, State.PREFILLING, self.index)
+        return budget

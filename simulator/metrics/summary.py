@@ -11,6 +11,7 @@ import numpy as np
 
 from simulator.analysis import Bounds, analyze
 from simulator.analysis.bounds import finite
+from simulator.html import card, dollars, duration, figures, share
 from simulator.metrics.attainment import Targets, attainment, goodput
 from simulator.metrics.cautions import cautions
 from simulator.metrics.latency import (
@@ -114,6 +115,29 @@ class Summary:
             "meta": dict(self.meta),
         }
         return {key: _plain(value) for key, value in out.items()}
+
+    def _repr_html_(self) -> str:
+        names = {"TTFT": self.ttft_s, "TPOT": self.tpot_s, "ITL": self.itl_s, "E2E": self.e2e_s}
+        columns = ("mean", *QUANTILES)
+        ended = [f"{n:,} {end}" for end, n in self.requests.items() if n or end == "completed"]
+        facts = {
+            "requests": ", ".join(ended),
+            "attainment": share(self.slo_attainment) if self.slo_attainment is not None else "",
+            "goodput": figures(self.goodput_rps, "requests/s") if self.goodput_rps else "",
+            "cost": f"{dollars(self.cost.usd_per_hour)}/h, "
+            f"{dollars(self.cost.usd_per_m_output_tokens)} per million output tokens",
+        }
+        for name, pool in self.pools.items():
+            facts[f"{name} pool"] = f"load {figures(pool.load)}, busy {share(pool.busy, 0)}"
+        return card(
+            f"{self.scenario} · {self.mode}",
+            verdict=self.stability.reason,
+            good=self.stable,
+            facts=facts,
+            header=("", *columns),
+            rows=[(name, *(duration(s[c]) for c in columns)) for name, s in names.items()],
+            notes=self.warnings,
+        )
 
 
 def _plain(value: Any) -> Any:

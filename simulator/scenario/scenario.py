@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 import scenarios
 from simulator.errors import ScenarioError, suggest
+from simulator.html import card, duration, settings
 from simulator.scenario.build import build_deployment, check_names
 from simulator.scenario.deployment import Deployment
 from simulator.scenario.draw import draw_requests
@@ -170,6 +171,35 @@ class Scenario:
 
     def __repr__(self) -> str:
         return f"Scenario({self.name!r}, {self.mode}, from {self.source})"
+
+    def _repr_html_(self) -> str:
+        config = self.config
+        workload = config.workload
+        facts = {
+            "model": f"{config.model}, weights {config.precision.weights}, KV {config.precision.kv}"
+        }
+        if workload.rate_rps is not None:
+            facts["arrivals"] = (
+                f"{workload.arrivals}, {workload.rate_rps:g} requests/s, "
+                f"{workload.requests or 0:,} requests"
+            )
+        given = workload.model_dump(exclude_none=True)
+        for key in ("trace", "closed_loop", "prompt_tokens", "output_tokens"):
+            facts[key.replace("_", " ")] = settings(given.get(key, {}))
+        for name, pool in config.pools.items():
+            facts[f"{name} pool"] = f"{pool.instances} × {pool.gpu} TP{pool.tp}"
+        facts["link"] = config.link.name if config.link else ""
+        facts["targets"] = _targets(self.slo)
+        return card(f"{self.name} · {self.mode}", facts=facts)
+
+
+def _targets(slo: SLO | None) -> str:
+    """Targets in words; empty without any."""
+    if slo is None:
+        return ""
+    named = {"TTFT": slo.ttft_s, "TPOT": slo.tpot_s}
+    limits = [f"{name} ≤ {duration(s)}" for name, s in named.items() if s is not None]
+    return f"{' and '.join(limits)} for {100 * slo.attainment:g} % of requests"
 
 
 def _find(name_or_path: str | Path) -> Path:
