@@ -114,7 +114,7 @@ class ItlSketch:
         n = self.n
         if not n:
             return float("nan")
-        i = int(np.searchsorted(np.cumsum(self.counts), q * n, side="left"))
+        i = int(np.searchsorted(np.cumsum(self.counts), max(q * n, 1e-9), side="left"))
         i = min(i, self.counts.size - 1)
         return float(self.FLOOR_S * self.RATIO ** (i + 0.5))
 

@@ -71,7 +71,9 @@ def plan(
     seed: Seed = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Keep the plan here, to resume, and its results."),
+        typer.Option(
+            "--out", metavar="DIR", help="Keep the plan here, to resume, and its results."
+        ),
     ] = None,
     resume: Annotated[
         Path | None,
@@ -106,7 +108,8 @@ def plan(
         "--seed": seed,
         "--out": out,
     }
-    with _Watch(quiet=quiet) as watch:
+    watch = _Watch(quiet=quiet)
+    with watch:
         if resume is not None:
             _only_resume(asked)
             found = make_plan(resume=resume, jobs=jobs, progress=watch)

@@ -110,6 +110,12 @@ def _share(found: Interval | None) -> str:
     return f"{percent(found.mean, 2)} ({100 * found.lo:.2f} to {100 * found.hi:.2f})"
 
 
+def _short_share(found: Interval | None) -> str:
+    if found is None:
+        return MISSING
+    return f"{100 * found.mean:.2f} ({100 * found.lo:.2f}–{100 * found.hi:.2f})"
+
+
 def _time(found: Interval | None) -> str:
     if found is None:
         return MISSING
@@ -133,17 +139,25 @@ def _evidence(plan: Plan) -> Block:
     rows = tuple(
         (
             e.label,
-            count(e.layout.max_num_seqs),
-            count(e.layout.max_num_batched_tokens),
+            f"{e.layout.max_num_seqs}/{e.layout.max_num_batched_tokens}",
             usd(e.usd_per_hour),
-            _share(e.attainment),
+            _short_share(e.attainment),
             seconds(e.ttft_p99_s),
             seconds(e.tpot_p99_s),
             e.verdict,
         )
         for e in sorted(seen, key=rank)[:ROWS]
     )
-    header = ("layout", "seqs", "tokens", "USD/h", "attainment %", "TTFT p99", "TPOT p99", "verdict")
+    header = (
+        "layout",
+        "seqs",
+        "tokens",
+        "USD/h",
+        "attainment %",
+        "TTFT p99",
+        "TPOT p99",
+        "verdict",
+    )
     note = f"{min(ROWS, len(seen))} of {len(seen):,} layouts simulated; all are in evidence.csv."
     return Block("Evidence", header, rows, note)
 

@@ -407,18 +407,9 @@ class BatchInstance:
             self.joined.clear()
             self.chunks.clear()
         if ledger.growing + ledger.held > ledger.capacity:
-            while ledger.growing + ledger.held > ledger.capacity:
-                self._evict(t)
-            self.admit = not self.running
+            self._make_room(t)
         if self.partial or self.evicted or self.waiting:
-            budget = self._continue_chunks(t)
-            if self.admit:
-                # evicted first: nothing is promised while one waits, so those landed are few; and if
-                # blocks are what it waits for, those landed hold them and must not wait in turn
-                budget = self._start_chunks(t, self.evicted, budget)
-                budget = self._admit_landed(t, budget)
-                if not self.evicted:
-                    self._start_chunks(t, self.waiting, budget)
+            self._schedule_chunks(t)
         elif self.landed and self.admit:
             self._admit_landed(t, self.budget - self.batch)
         if self.chunks:
@@ -507,6 +498,26 @@ class BatchInstance:
         if self.hooks.observed:
             self.hooks.moved(t, r, State.PREEMPTED, self.index)
 
+    def _make_room(self, t: float) -> None:
+        """Evict until everybody's next token fits."""
+        ledger = self.ledger
+        while ledger.growing + ledger.held > ledger.capacity:
+            self._evict(t)
+        self.admit = not self.running
+
+    def _schedule_chunks(self, t: float) -> None:
+        """Chunks under way, evicted, landed, waiting: in this order.
+
+        Evicted before landed: nothing is promised while one waits, so the landed are few. If blocks
+        are what it waits for, the landed hold them, and are not kept waiting in turn.
+        """
+        budget = self._continue_chunks(t)
+        if self.admit:
+            budget = self._start_chunks(t, self.evicted, budget)
+            budget = self._admit_landed(t, budget)
+            if not self.evicted:
+                self._start_chunks(t, self.waiting, budget)
+
     def _continue_chunks(self, t: float) -> int:
         """Next chunks of the requests being prefilled; the token budget that is left."""
         budget = self.budget - self.batch
@@ -557,9 +568,12 @@ class BatchInstance:
         ledger = self.ledger
         while queue and budget > 0 and len(self.running) < self.max_seqs:
             r = queue[0]
-            c = min(r.prompt_tokens + r.emitted, budget)
+            target = r.prompt_tokens + r.emitted
+            c = min(target, budget)
             blocks = ledger.blocks_for(c)
-            if blocks > ledger.free:
+            # who was evicted comes back only when all of it fits, or it would be evicted for ever
+            needed = ledger.blocks_for(target) if queue is self.evicted else blocks
+            if needed > ledger.free:
                 break
             queue.popleft()
             self.released |= queue is self.evicted and not queue

@@ -9,7 +9,7 @@ from math import inf, lcm
 
 from simulator.engine.batch import BatchInstance
 from simulator.engine.clock import Clock, Timer
-from simulator.engine.links import Flow, Links
+from simulator.engine.links import Links
 from simulator.engine.prefill import PrefillInstance
 from simulator.engine.reference import ReferenceInstance
 from simulator.policies.routing import Router
@@ -19,7 +19,7 @@ from simulator.scenario.deployment import Deployment, PoolPlan
 
 Instance = BatchInstance | ReferenceInstance
 
-Path = tuple[tuple[int, ...], float, int, float]
+Route = tuple[tuple[int, ...], float, int, float]
 """Ports, cap [bytes/s], tokens per message (0: one message), bytes a message costs."""
 
 
@@ -71,7 +71,7 @@ class Cluster:
         self.asked = 0  # tokens and instant of the request being routed to a decode instance
         self.asked_s = 0.0
         self.fits = self._fits
-        self.flows: dict[int, Flow] = {}
+        self.flowing: set[int] = set()  # requests whose layer-wise flow is in production
         self.batches = [0] * len(self.prefills)
         self.land_callbacks = (self._on_land,)
         self.layer_callbacks = (self._on_first_layer,)
@@ -104,7 +104,7 @@ class Cluster:
         capacity = [i.plan.nics * link.nic_bytes_per_s for i in (*self.prefills, *self.servers)]
         self.spine: tuple[int, ...] = ()
         self.spine_bytes_per_s = link.spine_bytes_per_s
-        self.paths: dict[tuple[int, int], Path] = {}
+        self.paths: dict[tuple[int, int], Route] = {}
         if link.spine_bytes_per_s < inf:
             self.spine = (len(capacity),)
             capacity.append(link.spine_bytes_per_s)
@@ -177,7 +177,8 @@ class Cluster:
         t = prefill.t0 + step_s / self.deployment.model.layers
         for r in prefill.batch:
             if self._needs_decode(r):
-                self.flows[r.id] = self._send(r, t, step_s)
+                self.flowing.add(r.id)
+                self._send(r, t, step_s)
 
     def prefilled(self, request: Request, t_s: float, prefill: PrefillInstance) -> None:
         """A prompt is computed: emit, find room, send."""
@@ -189,11 +190,11 @@ class Cluster:
                 prefill.release(request, t_s)
                 self.finished(request, t_s)
                 return
-        flow = self.flows.pop(request.id, None)
-        if flow is not None:
+        if request.id in self.flowing:
+            self.flowing.remove(request.id)
             if self.observed:
                 self.moved(t_s, request, State.TRANSFERRING, request.decode)
-            self.links.produced(flow, t_s)
+            self.links.produced(request, t_s)
         elif request.decode >= 0 or (not self.kv_wait and self._promise(request, t_s)):
             self._transfer(request, t_s)
         else:
@@ -244,7 +245,7 @@ class Cluster:
             self.moved(t_s, request, State.TRANSFERRING, request.decode)
         self._send(request, t_s, 0.0)
 
-    def _send(self, request: Request, t_s: float, prefill_s: float) -> Flow:
+    def _send(self, request: Request, t_s: float, prefill_s: float) -> None:
         """Start the flow of a request's KV; layer by layer if its prefill takes ``prefill_s``."""
         key = (request.prefill, request.decode)
         path = self.paths.get(key)
@@ -256,9 +257,9 @@ class Cluster:
             size += message_bytes * (-(-request.prompt_tokens // block) if block else 1)
         request.transfer_start_s = t_s
         production = size / prefill_s if prefill_s else 0.0
-        return self.links.start(request, t_s, ports, size, cap, production)
+        self.links.start(request, t_s, ports, size, cap, production)
 
-    def _path(self, prefill: int, decode: int) -> Path:
+    def _path(self, prefill: int, decode: int) -> Route:
         """What a transfer between two instances crosses and costs.
 
         Messages: one per pair of ranks when coalesced, else one per pair, layer, K or V, and block.
@@ -315,7 +316,7 @@ class Cluster:
                 r.first_token_s,
                 r.last_token_s,
                 r.preemptions,
-            )  # fmt: skip
+            )
         )
         if self.ended is not None:
             self.ended(t_s)

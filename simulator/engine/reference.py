@@ -307,8 +307,10 @@ class ReferenceInstance:
     def _admit_chunks(self, t: float, queue: list[Request], budget: int) -> int:
         while queue and budget > 0 and len(self.batch) < self.plan.max_num_seqs:
             r = queue[0]
-            chunk = min(r.prompt_tokens + r.emitted, budget)
-            if self._blocks(chunk) > self._free():
+            target = r.prompt_tokens + r.emitted
+            chunk = min(target, budget)
+            needed = self._blocks(target if queue is self.evicted else chunk)
+            if needed > self._free():
                 break
             queue.pop(0)
             if queue is self.evicted and not queue:

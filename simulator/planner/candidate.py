@@ -9,7 +9,12 @@ import numpy as np
 
 from simulator.metrics import Interval
 from simulator.planner.bounds import FamilyBound
-from simulator.planner.intervals import effective_size, mean_interval, share_interval
+from simulator.planner.intervals import (
+    effective_size,
+    expected_cluster,
+    mean_interval,
+    share_interval,
+)
 from simulator.planner.layout import Layout
 from simulator.planner.trial import Outcome
 from simulator.scenario import SLO
@@ -79,20 +84,20 @@ class Candidate:
             target: attainment wanted.
             most: replications a layout gets at most.
         """
-        p, now = self._estimate()
+        p, now = self.estimate()
         then = now * (len(self.seen) / most) ** 0.5
         drift = max(now**2 - then**2, 0.0) ** 0.5
         return bool(p + NORMAL_99 * drift - T_DECISION * then < target)
 
-    def hopeless_beside(self, other: Candidate, target: float) -> bool:
-        """Whether its estimate, carried over from a layout with more replications, is too low.
+    def beside(self, other: Candidate) -> tuple[float, float]:
+        """Attainment and standard error carried over from a layout with more replications.
 
-        The estimate is the other's over all its replications plus the mean difference on the
-        replications both have, batch by batch of the same requests.
+        The other's over all its replications, plus the mean difference on the replications that
+        both have, batch by batch of the same requests: layouts that share their arrivals differ by
+        much less than either scatters (a control variate).
 
         Args:
             other: a layout that has seen all its seeds and more.
-            target: attainment wanted.
         """
         gaps = [
             a / m - b / n
@@ -105,12 +110,26 @@ class Candidate:
                 strict=True,
             )
         ]
-        p, error = other._estimate()
-        gap = float(np.mean(gaps))
-        both = (error**2 + float(np.var(gaps, ddof=1)) / len(gaps)) ** 0.5
-        return bool(p + gap + NORMAL_99 * both < target)
+        p, error = other.estimate()
+        spread = float(np.var(gaps, ddof=1)) / len(gaps)
+        return p + float(np.mean(gaps)), float((error**2 + spread) ** 0.5)
 
-    def _estimate(self) -> tuple[float, float]:
+    def hopeless_beside(self, other: Candidate, target: float, most: int) -> bool:
+        """``hopeless`` with the estimate carried over from a layout with more replications."""
+        p, now = self.beside(other)
+        then = other.estimate()[1] * (len(other.reps) / most) ** 0.5
+        return bool(p + NORMAL_99 * now - T_DECISION * then < target)
+
+    @property
+    def twin_key(self) -> tuple[object, ...]:
+        """Equal for layouts that did the same to every request of the first long run.
+
+        A limit that never binds changes nothing; one of such twins speaks for all.
+        """
+        first = self.reps[0]
+        return (*first.batch_hits, first.ttft_mean_s, first.tpot_mean_s, first.ttft_p99_s)
+
+    def estimate(self) -> tuple[float, float]:
         """Attainment and its standard error."""
         units = self._units()
         p = sum(units[0]) / sum(units[1])
@@ -135,7 +154,7 @@ class Candidate:
             return None
         if seen[0].bootstrap is not None:
             return _replayed(seen[0], "attainment", seen[0].attainment)
-        return share_interval(*self._units(), level)
+        return share_interval(*self._units(), level, cluster=expected_cluster(self.load))
 
     def mean(self, name: str) -> Interval | None:
         """Mean TTFT or TPOT [s]; without an interval (NaN ends) from a single synthetic run."""

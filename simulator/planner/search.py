@@ -22,7 +22,7 @@ from itertools import groupby
 
 from simulator.metrics import Interval
 from simulator.planner.bench import Bench
-from simulator.planner.candidate import DECISION_LEVEL, REPLICATIONS, Candidate
+from simulator.planner.candidate import DECISION_LEVEL, REPLICATIONS, T_DECISION, Candidate
 from simulator.planner.layout import Mode
 from simulator.planner.sizes import Kind, cost, probe, replication
 from simulator.planner.trial import Trial
@@ -163,8 +163,7 @@ class Search:
         if self.kind == "trace":
             return
         for level in LEVELS:
-            best = [c for c in contenders if self.promising(c, contenders)]
-            best = sorted(best, key=self.rank)[:FINALISTS]
+            best = self._distinct([c for c in contenders if self.promising(c, contenders)])
             if not best or not self._replicate(best, level):
                 return
             if any(c.verdict == "holds" for c in contenders):
@@ -175,14 +174,13 @@ class Search:
     def promising(self, c: Candidate, others: Sequence[Candidate]) -> bool:
         """Whether it is undecided, and more replications may well show that it holds.
 
-        Layouts that share their arrivals differ by much less than either scatters, so what is known
-        of one with more replications counts for the others as well.
+        What is known of a layout with more replications counts for the others as well.
         """
         target = self.slo.attainment
         if c.verdict != "marginal" or c.hopeless(target, LEVELS[-1]):
             return False
         known = [o for o in others if len(o.reps) > len(c.reps)]
-        return not any(c.hopeless_beside(o, target) for o in known)
+        return not any(c.hopeless_beside(o, target, LEVELS[-1]) for o in known)
 
     def _replicate(self, members: list[Candidate], count: int, spare: bool = False) -> bool:
         """Bring members to ``count`` replications and judge them; False if too dear.
@@ -245,23 +243,53 @@ class Search:
         self.bench.what = "finalists"
         least = min(dearness(c) for c in self.found.values())
         for mode in ("disaggregated", "colocated"):
-            most = max(least, dearness(self.found[mode])) if mode in self.found else least
+            own = dearness(self.found[mode]) if mode in self.found else least
             rivals = [
                 c
                 for tier in self.tiers
                 for c in tier
-                if c.layout.mode == mode and c.reps and dearness(c) <= most and self._may_hold(c)
+                if c.layout.mode == mode and c.reps and dearness(c) <= max(least, own)
             ]
-            rivals = sorted(rivals, key=self.rank)[:FINALISTS]
-            self._replicate([c for c in rivals if len(c.reps) < LEVELS[2]], LEVELS[2], spare=True)
+            # what may be as cheap as the winner first: the verdict depends on it
+            for some in ([c for c in rivals if dearness(c) <= least], rivals):
+                open_ = self._distinct([c for c in some if self._may_hold(c)])
+                wanted = [c for c in open_ if len(c.reps) < LEVELS[2]]
+                self._replicate(wanted, LEVELS[2], spare=True)
+                self._carry_over(rivals)
             holding = [c for c in rivals if c.verdict == "holds"]
             if holding:
                 self.found[mode] = min(holding, key=lambda c: (dearness(c), self.rank(c)))
+
+    def _distinct(self, some: Sequence[Candidate]) -> list[Candidate]:
+        """The best few, one of each kind of twins."""
+        found: dict[tuple[object, ...], Candidate] = {}
+        for c in sorted(some, key=self.rank):
+            found.setdefault(c.twin_key, c)
+        return list(found.values())[:FINALISTS]
 
     def _may_hold(self, c: Candidate) -> bool:
         found = c.attainment()
         undecided = c.verdict in ("holds", "marginal")
         return undecided and found is not None and found.hi >= self.slo.attainment
+
+    def _carry_over(self, rivals: Sequence[Candidate]) -> None:
+        """Decide what is undecided by what is known of neighbours with more replications."""
+        target = self.slo.attainment
+        for c in rivals:
+            if c.verdict != "marginal":
+                continue
+            for other in rivals:
+                if len(other.reps) <= max(len(c.reps), REPLICATIONS - 1):
+                    continue
+                p, error = c.beside(other)
+                if p + T_DECISION * error < target:
+                    c.verdict = "fails"
+                    c.reason = (
+                        f"attainment {p:.4f}, at most {p + T_DECISION * error:.4f}, below {target:g}: "
+                        f"carried over from {other.layout.full_label} ({len(other.reps)} runs) by "
+                        f"the difference on the same requests ({len(c.reps)} runs)"
+                    )
+                    break
 
 
 def _said(c: Candidate, found: Interval) -> str:

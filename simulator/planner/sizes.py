@@ -1,10 +1,16 @@
 """How long runs are, and which requests of them count.
 
 An open-loop workload asks about steady state: the requests that arrive before the empty system has
-filled to 98 % of its mean content are not counted (``FamilyBound.warm_up_s``), nor those that arrive
-within one mean decode time of the end, around which the system drains. The rule depends on the
+filled to 98 % of its mean content are not counted (``FamilyBound.warm_up_s``), nor those after them
+that arrive while its queues approach their steady length (three relaxation times [1]), nor those
+that arrive within one mean decode time of the end, around which the system drains. The rule depends on the
 layout and the workload, never on the targets, so that a looser target sees the same requests. A
 trace and a closed loop are finite things: all of their requests count.
+
+References:
+    [1] W. Whitt, Planning queueing simulations, Management Science 35(11), 1989: in heavy traffic a
+        queue forgets its start over about ``1/(1 − ρ)²`` service times, which is about
+        ``ρ/(1 − ρ)²`` arrivals.
 """
 
 from __future__ import annotations
@@ -40,16 +46,26 @@ def kind_of(scenario: Scenario) -> Kind:
     return "steady" if workload.rate_rps is not None else "closed"
 
 
-def cut(bound: FamilyBound, instances: int, rate_rps: float) -> tuple[int, int]:
+RELAXATIONS = 3.0
+"""Relaxation times of the queues at the start of a run that are not counted."""
+
+MOST_RELAXATION = 1000.0
+"""Arrivals of one relaxation time at most; beyond load 0.97 no run of this length forgets."""
+
+
+def cut(bound: FamilyBound, instances: int, rate_rps: float, load: float | None) -> tuple[int, int]:
     """Requests not counted at the start and at the end of a steady-state run.
 
     Args:
         bound: closed form of the layout's family.
         instances: decode or colocated instances.
         rate_rps: arrival rate.
+        load: highest load of a pool or link.
     """
     fill_s, decode_s = bound.warm_up_s(instances)
-    skip = min(MOST_SKIPPED, _hundreds(rate_rps * fill_s))
+    idle = max(1.0 - (load or 0.0), 1e-3)
+    relaxation = min(MOST_RELAXATION, (load or 0.0) / idle**2)
+    skip = min(MOST_SKIPPED, _hundreds(rate_rps * fill_s + RELAXATIONS * relaxation))
     return skip, min(MOST_SKIPPED, _hundreds(rate_rps * decode_s))
 
 
