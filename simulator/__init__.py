@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from simulator.version import VERSION
+
 if TYPE_CHECKING:
     from simulator.analysis import Bounds, analyze
     from simulator.compare import compare
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from simulator.run import Run
     from simulator.scenario import SLO, Scenario
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOME = {
     "Bounds": "simulator.analysis",

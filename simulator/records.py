@@ -164,7 +164,7 @@ class Timeline:
 
     def edges_s(self) -> FloatArray:
         """Left edges of the bins in use [s]."""
-        return np.arange(self.bins) * self.width_s
+        return np.arange(self.bins, dtype=np.float64) * np.float64(self.width_s)
 
     def mean(self, key: str) -> FloatArray:
         """Time-weighted mean per bin, shape (instances, bins)."""

@@ -59,15 +59,9 @@ app.command()(models)
 
 def _version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import PackageNotFoundError, version
+        from simulator.version import VERSION
 
-        from simulator import __version__
-
-        try:
-            found = version("xpyd")
-        except PackageNotFoundError:  # used from a source tree that is not installed
-            found = __version__
-        typer.echo(f"xpyd {found}")
+        typer.echo(f"xpyd {VERSION}")
         raise typer.Exit
 
 

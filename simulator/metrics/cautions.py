@@ -112,4 +112,4 @@ def _short(run: Run) -> Iterator[str]:
 
 def _of(count: int, n: int) -> str:
     noun = "request" if n == 1 else "requests"
-    return f"{count} of {n} {noun} ({100 * count / n:.2g} %)"
+    return f"{count} of {n} {noun} ({100 * count / n:.3g} %)"

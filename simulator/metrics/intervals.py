@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -52,7 +52,7 @@ def replication_interval(values: npt.ArrayLike, level: float = 0.95) -> Interval
     x = np.asarray(values, dtype=np.float64)
     if x.size < 2:
         raise ValueError(f"an interval over replications needs at least 2 of them, got {x.size}")
-    half = float(stats.t.ppf(0.5 + 0.5 * level, x.size - 1) * x.std(ddof=1) / x.size**0.5)
+    half = float(stdtrit(x.size - 1, 0.5 + 0.5 * level) * x.std(ddof=1) / x.size**0.5)
     mean = float(x.mean())
     return Interval(mean, mean - half, mean + half, level, f"{x.size} replications, Student t")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from simulator.metrics.usage import Cost, PoolUse, Throughput, cost, pool_use, t
 from simulator.metrics.warmup import mser5
 from simulator.request import State
 from simulator.run import Run
+from simulator.version import VERSION
 
 SCHEMA = 1
 """Version of the JSON contract (docs/json.md)."""
@@ -251,12 +251,5 @@ def _meta(run: Run) -> dict[str, int | float | str | None]:
         "events_per_request": events / n if events is not None and n else None,
         "strides": None if strides is None else int(strides),
         "cpu_s": run.meta.get("cpu_s"),
-        "version": _version(),
+        "version": VERSION,
     }
-
-
-def _version() -> str | None:
-    try:
-        return version("xpyd")
-    except PackageNotFoundError:  # used from a source tree that is not installed
-        return None
