@@ -144,7 +144,7 @@ def plant_evict_the_oldest(mp: pytest.MonkeyPatch) -> None:
 
 
 def plant_unshared_links(mp: pytest.MonkeyPatch) -> None:
-    mp.setattr(links, "max_min_rates", lambda ports, caps, capacity: list(caps))
+    mp.setattr(links, "max_min_rates", lambda ports, caps, capacity, sizes: list(caps))
 
 
 def plant_first_token_at_landing(mp: pytest.MonkeyPatch) -> None:
