@@ -103,10 +103,10 @@ def test_intervals_cover_the_long_run(load: float, ttft_s: float) -> None:
     skip, tail = cut(bound, 1, load * capacity, load)
     deployment = kind.scenario(base, slo=slo).deployment()
 
-    counted = 500
+    counted = 300
     shares, means, truth_share, truth_mean = [], [], [], []
     question = Question(base, slo, {})
-    for seed in range(20):
+    for seed in range(10):
         run = simulate_deployment(deployment, question.requests(90_000 + seed, 10_000))
         truth_share.append(float(attains(run, slo)[1000:].mean()))
         truth_mean.append(float(ttft(run)[1000:].mean()))

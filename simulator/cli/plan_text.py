@@ -113,7 +113,7 @@ def _share(found: Interval | None) -> str:
 def _short_share(found: Interval | None) -> str:
     if found is None:
         return MISSING
-    return f"{100 * found.mean:.2f} ({100 * found.lo:.2f}–{100 * found.hi:.2f})"
+    return f"{100 * found.lo:.1f}–{100 * found.hi:.1f}"
 
 
 def _time(found: Interval | None) -> str:

@@ -36,6 +36,9 @@ FINALISTS = 3
 LEVELS = (3, REPLICATIONS, 8, 12, 16)
 """Replications at which a layout is judged again."""
 
+FINAL_REPLICATIONS = 8
+"""Replications of what is as cheap as the answer and may hold."""
+
 TIER_SHARE = 0.3
 """Share of the request budget that the replications of one tier and mode may take."""
 
@@ -164,6 +167,7 @@ class Search:
             return
         for level in LEVELS:
             best = self._distinct([c for c in contenders if self.promising(c, contenders)])
+            best = best if level <= REPLICATIONS else best[:2]
             if not best or not self._replicate(best, level):
                 return
             if any(c.verdict == "holds" for c in contenders):
@@ -230,10 +234,10 @@ class Search:
             c.verdict, c.reason = "marginal", f"{said}, too close to {target:g} to call"
 
     def finish(self, dearness: Callable[[Candidate], tuple[float, float]]) -> None:
-        """Replications for what is as cheap as an answer and undecided, as far as they are affordable.
+        """Replications for what is as cheap as the winner and undecided, as far as affordable.
 
-        Of each tier up to the winner's and each mode, the best few that may hold are brought to more
-        replications; of those that hold, the cheapest and then the best is the mode's answer.
+        The best few of each mode that may hold are brought to more replications; of those that hold,
+        the cheapest and then the best is the mode's answer.
 
         Args:
             dearness: what is minimised, with what breaks ties.
@@ -243,18 +247,15 @@ class Search:
         self.bench.what = "finalists"
         least = min(dearness(c) for c in self.found.values())
         for mode in ("disaggregated", "colocated"):
-            own = dearness(self.found[mode]) if mode in self.found else least
             rivals = [
                 c
                 for tier in self.tiers
                 for c in tier
-                if c.layout.mode == mode and c.reps and dearness(c) <= max(least, own)
+                if c.layout.mode == mode and c.reps and dearness(c) <= least
             ]
-            # what may be as cheap as the winner first: the verdict depends on it
-            for some in ([c for c in rivals if dearness(c) <= least], rivals):
-                open_ = self._distinct([c for c in some if self._may_hold(c)])
-                wanted = [c for c in open_ if len(c.reps) < LEVELS[2]]
-                self._replicate(wanted, LEVELS[2], spare=True)
+            for level in (REPLICATIONS, FINAL_REPLICATIONS):
+                some = self._distinct([c for c in rivals if self._may_hold(c)])
+                self._replicate([c for c in some if len(c.reps) < level], level, spare=True)
                 self._carry_over(rivals)
             holding = [c for c in rivals if c.verdict == "holds"]
             if holding:

@@ -60,7 +60,10 @@ def _users(won: Evaluated) -> str:
     met = won.attainment
     if met is None:
         return "Requests"
-    return f"{percent(met.mean, 2)} of requests (95 % interval {percent(met.lo, 2)} to {percent(met.hi, 2)})"
+    if met.lo == met.hi:  # nobody missed a target
+        return f"{percent(met.mean, 2)} of requests"
+    ends = f"{percent(met.lo, 2)} to {percent(met.hi, 2)}"
+    return f"{percent(met.mean, 2)} of requests (95 % interval {ends})"
 
 
 def _room(plan: Plan) -> str:
