@@ -10,10 +10,10 @@ each, and judged; then ``plan`` is asked the same question with other seeds. It 
 2. list every cheaper layout judged *marginal* among those too close to call;
 3. simulate at most 15 % of the requests brute force takes.
 
-**Judging.** Requests that arrive while the empty system fills to 98 % of its mean content are not
-counted, nor those of the last mean decode time, around which it drains: the planner's stated rule
-(``simulator.planner.sizes.cut``), so that both ask about the same steady state. With the five
-attainments ``a``, a layout
+**Judging.** Requests that arrive while the empty system fills and its queues approach their steady
+length are not counted, nor those of the last mean decode time, around which it drains: the planner's
+stated rule (``simulator.planner.sizes.cut``, docs/planning.md), so that both ask about the same steady
+state. With the five attainments ``a``, a layout
 
 - *holds* if all of ``a`` are at least the one wanted, or the lower end of their 95 % Student interval
   is;
@@ -40,13 +40,14 @@ from families import FAMILIES, Family
 
 from simulator import Scenario, analyze, simulate
 from simulator.metrics import attains, replication_interval, stability
-from simulator.planner import Evaluated, Plan, plan
-from simulator.planner.bounds import family_bound
+from simulator.planner import Plan, plan
+from simulator.planner.bounds import FamilyBound, family_bound
 from simulator.planner.sizes import cut
 
 RUNS = 5
 COUNTED = 10_000
 FIRST_SEED = 1001
+SAMPLE = 10_000
 MOST_SHARE = 0.15
 CACHE = Path(__file__).parent.parent / "out" / "bruteforce.jsonl"
 TABLE = Path(__file__).with_suffix(".md")
@@ -62,7 +63,6 @@ class Judged:
     mean: float
     lo: float
     hi: float
-    simulated: int
 
 
 @dataclass(frozen=True)
@@ -111,21 +111,45 @@ def judge(
     return "marginal", interval.lo, interval.hi
 
 
-def judged_layout(made: Plan, row: Evaluated, counted: int) -> tuple[str, list[float], list[bool]]:
-    """All runs of one layout."""
-    scenario = made.scenario_of(row)
-    sample = made.scenario.with_overrides(["workload.requests=10000"]).requests()
+@dataclass(frozen=True)
+class Task:
+    """Five runs of one layout to be made."""
+
+    label: str
+    scenario: Scenario
+    skip: int
+    counted: int
+    tail: int
+
+    @property
+    def key(self) -> str:
+        """Its name in the cache."""
+        sizes = (self.skip, self.counted, self.tail, RUNS, FIRST_SEED)
+        return hashlib.sha256(f"{self.scenario.to_yaml()} {sizes}".encode()).hexdigest()[:16]
+
+    def run(self) -> tuple[str, list[float], list[bool]]:
+        """Its key, the attainments, and whether backlogs grow."""
+        sizes = (self.skip, self.counted, self.tail)
+        runs = [one_run(self.scenario, FIRST_SEED + i, *sizes) for i in range(RUNS)]
+        return self.key, [a for a, _ in runs], [g for _, g in runs]
+
+
+def tasks(made: Plan, counted: int) -> list[Task]:
+    """One for every layout of a plan, in its order."""
     rate = made.scenario.config.workload.rate_rps
-    bound = family_bound(row.layout, made.scenario, sample, made.slo, rate)
-    skip, tail = cut(bound, row.layout.shapes[-1].instances, rate)
-    runs = [one_run(scenario, FIRST_SEED + i, skip, counted, tail) for i in range(RUNS)]
-    return row.layout.full_label, [a for a, _ in runs], [g for _, g in runs]
-
-
-def key_of(made: Plan, row: Evaluated, counted: int) -> str:
-    """Name of a layout's runs in the cache."""
-    text = f"{made.scenario_of(row).to_yaml()} {counted} {RUNS} {FIRST_SEED}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    sample = made.scenario.with_overrides([f"workload.requests={SAMPLE}"]).requests()
+    bounds: dict[tuple[object, ...], FamilyBound] = {}
+    out = []
+    for row in made.rows:
+        family = row.layout.family
+        if family not in bounds:
+            bounds[family] = family_bound(row.layout, made.scenario, sample, made.slo, rate)
+        # with a load of 1 or more there is no steady state to approach
+        load = row.load if row.load is not None and row.load < 1.0 else None
+        skip, tail = cut(bounds[family], row.layout.shapes[-1].instances, rate, load)
+        scenario = made.scenario_of(row)
+        out.append(Task(row.layout.full_label, scenario, skip, counted, tail))
+    return out
 
 
 class Cache:
@@ -153,21 +177,21 @@ class Cache:
 
 def brute_force(made: Plan, *, counted: int, jobs: int, cache: Cache) -> dict[str, Judged]:
     """Every layout of a plan judged, by its full label."""
-    keys = {row.layout.full_label: key_of(made, row, counted) for row in made.rows}
-    missing = [row for row in made.rows if keys[row.layout.full_label] not in cache.known]
+    every = tasks(made, counted)
+    missing = [task for task in every if task.key not in cache.known]
     work = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-    done = work(joblib.delayed(judged_layout)(made, row, counted) for row in missing)
-    for n, (label, values, grows) in enumerate(done, start=1):
-        cache.add(keys[label], values, grows)
+    done = work(joblib.delayed(task.run)() for task in missing)
+    for n, (key, values, grows) in enumerate(done, start=1):
+        cache.add(key, values, grows)
         print(f"\r  {made.scenario.name}: {n} of {len(missing)} layouts", end="", flush=True)
     print()
+    prices = {row.layout.full_label: row.usd_per_hour for row in made.rows}
     out = {}
-    for row in made.rows:
-        label = row.layout.full_label
-        values, grows = cache.known[keys[label]]
+    for task in every:
+        values, grows = cache.known[task.key]
         verdict, lo, hi = judge(values, [bool(g) for g in grows], made.slo.attainment)
         mean = float(np.mean(values))
-        out[label] = Judged(label, row.usd_per_hour, verdict, mean, lo, hi, RUNS * counted)
+        out[task.label] = Judged(task.label, prices[task.label], verdict, mean, lo, hi)
     return out
 
 

@@ -96,7 +96,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         ended = self.requests["state"].value_counts()
-        ends = [f"{n:,} {State(int(s)).name.lower()}" for s, n in ended.items()]
+        ends = [f"{n:,} {State(s).name.lower()}" for s, n in zip(ended.index, ended, strict=True)]
         facts = {
             "model": self.deployment.model.name,
             "workload": self.workload.source,

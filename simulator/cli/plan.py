@@ -126,6 +126,10 @@ def plan(
                 budget_requests=budget,
                 progress=watch,
             )
+    if (folder := out or resume) is not None:
+        from simulator.report.plan_figures import write_plan_figures
+
+        write_plan_figures(found, folder)
     if save_scenarios is not None:
         write_scenarios(save_scenarios, found)
     _show(found, as_json, quiet, watch.seconds)
@@ -133,8 +137,8 @@ def plan(
         if place is not None and not quiet:
             typer.echo(f"Wrote {place}", err=True)
     if found.interrupted:
-        if (out or resume) is not None:
-            typer.echo(f"xpyd: interrupted; go on with --resume {out or resume}", err=True)
+        if folder is not None:
+            typer.echo(f"xpyd: interrupted; go on with --resume {folder}", err=True)
         raise typer.Exit(INTERRUPTED)
 
 

@@ -107,9 +107,7 @@ class Search:
             chunk = left[start : start + CHUNK]
             if not self._screen(chunk):
                 return
-            self._settle(
-                [c for c in left[: start + CHUNK] if c.verdict == "marginal"], spent_before
-            )
+            self._settle(left[: start + CHUNK], spent_before)
             holding = [c for c in left[: start + CHUNK] if c.verdict == "holds"]
             if holding:
                 best = min(holding, key=self.rank)

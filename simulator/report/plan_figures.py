@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from simulator.errors import InputError
 from simulator.metrics.latency import FloatArray
 from simulator.planner import Plan
 from simulator.report import style
@@ -45,7 +46,7 @@ def write_plan_figures(plan: Plan, folder: Path) -> list[Path]:
         layout was considered, ``pd_ratio.png``.
 
     Raises:
-        OSError: a file cannot be written.
+        InputError: a file cannot be written.
     """
     drawn = {
         "slide.png": slide_figure(plan),
@@ -54,8 +55,11 @@ def write_plan_figures(plan: Plan, folder: Path) -> list[Path]:
     }
     if shown_layout(plan, "disaggregated") is not None:
         drawn["pd_ratio.png"] = ratio_figure(plan)
-    for name, fig in drawn.items():
-        style.save_png(fig, folder / name)
+    try:
+        for name, fig in drawn.items():
+            style.save_png(fig, folder / name)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}.") from None
     return [folder / name for name in drawn]
 
 

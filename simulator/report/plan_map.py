@@ -111,8 +111,10 @@ def attainment_figure(plan: Plan) -> Figure:
         _draw_cell(ax, x, rows[y], _best(same), chosen=_is_in(plan.winner, same))
     _frame(ax, shown.layout, ys, most)
     _nines_bar(fig, ax, plan.slo.attainment)
-    style.legend(ax, handles=_cell_keys(plan, list(chain(*cells.values()))))
-    ax.get_legend().set_bbox_to_anchor((0.0, -0.14))  # type: ignore[union-attr]  # just made
+    keys = _cell_keys(plan, list(chain(*cells.values())))
+    if keys:
+        style.legend(ax, handles=keys)
+        ax.get_legend().set_bbox_to_anchor((0.0, -0.14))  # type: ignore[union-attr]  # just made
     return fig
 
 
