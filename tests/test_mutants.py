@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulator.engine import batch, cluster, links, prefill, simulate_deployment
+from simulator.engine import admission, batch, cluster, links, prefill, simulate_deployment
 from simulator.kvcache import BlockLedger
 from simulator.theory import lindley
 from tests import test_golden
@@ -132,15 +132,15 @@ def plant_block_off_by_one(mp: pytest.MonkeyPatch) -> None:
 
 
 def plant_evict_the_oldest(mp: pytest.MonkeyPatch) -> None:
-    original = batch.BatchInstance._evict
+    original = admission.evict
 
-    def evict(self: Any, t: float) -> None:
-        items = list(self.running.items())
-        self.running.clear()
-        self.running.update([*items[1:], items[0]])
-        original(self, t)
+    def evict(server: Any, t: float) -> None:
+        items = list(server.running.items())
+        server.running.clear()
+        server.running.update([*items[1:], items[0]])
+        original(server, t)
 
-    mp.setattr(batch.BatchInstance, "_evict", evict)
+    mp.setattr(admission, "evict", evict)
 
 
 def plant_unshared_links(mp: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,14 @@ from collections import deque
 from heapq import heappop, heappush
 from math import ceil, sqrt
 
+from simulator.engine.admission import (
+    admit_landed,
+    end_chunks,
+    make_room,
+    plan_mixed,
+    schedule_chunks,
+    take_back,
+)
 from simulator.engine.clock import BOUNDARY, Clock, Timer
 from simulator.engine.hooks import Hooks
 from simulator.kvcache import BlockLedger
@@ -39,46 +47,14 @@ class BatchInstance:
         first_token: who emits token 1 (landed requests only).
     """
 
-    __slots__ = (
-        "a",
-        "admissions",
-        "admit",
-        "b",
-        "batch",
-        "budget",
-        "callbacks",
-        "chunked",
-        "chunks",
-        "clock",
-        "d0",
-        "evicted",
-        "first_token",
-        "heap",
-        "hooks",
-        "host_s",
-        "index",
-        "joined",
-        "k",
-        "kv",
-        "landed",
-        "ledger",
-        "log",
-        "max_seqs",
-        "n",
-        "partial",
-        "pending_tokens",
-        "plan",
-        "released",
-        "rise",
-        "running",
-        "started",
-        "t0",
-        "t_end",
-        "table",
-        "version",
-        "waiting",
-        "wake_s",
-    )
+    __slots__ = (  # noqa: RUF023 -- as grouped in the constructor
+        "index", "plan", "clock", "hooks", "log", "first_token", "table", "a", "b", "host_s",
+        "max_seqs", "budget", "ledger", "callbacks", "version",
+        "n", "batch", "kv", "heap", "running", "partial", "admissions",
+        "landed", "waiting", "evicted", "pending_tokens",
+        "k", "t0", "t_end", "d0", "rise", "chunks", "chunked", "admit", "joined", "started",
+        "wake_s", "released",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -157,7 +133,7 @@ class BatchInstance:
         if self.t_end <= t + tie:
             return  # the boundary is at this very instant and will see the queues
         if t <= self.t0 + tie:
-            self._replan()
+            take_back(self)
         elif k > 1 and len(self.running) < self.max_seqs:
             y = t - tie
             j = self._steps_until(y)
@@ -165,28 +141,6 @@ class BatchInstance:
                 j += 1
             if j < k:
                 self._cut(j)
-
-    def _replan(self) -> None:
-        """Take back the admissions of the boundary at ``t0`` and decide again with the newcomer."""
-        n = self.n
-        for r in reversed(self.joined):
-            context = r.offset + n
-            self.ledger.leave(r.offset, context)
-            self.ledger.held += r.reserved
-            self.kv -= context
-            self.batch -= 1
-            self.pending_tokens += context
-            r.finish_n = -1
-            del self.running[r.id]
-            self.landed.appendleft(r)
-        for r, queue in reversed(self.started):
-            self.ledger.held -= r.blocks
-            r.blocks = 0
-            del self.running[r.id]
-            self.partial.remove(r)
-            queue.appendleft(r)
-        self.version += 1
-        self._begin(self.t0)
 
     def _cut(self, j: int) -> None:
         """End the stride after its step ``j`` instead of ``k``."""
@@ -281,7 +235,7 @@ class BatchInstance:
             if self.k:
                 self._end()
             else:
-                self._begin(self.wake_s)
+                self.begin(self.wake_s)
 
     def _end(self) -> None:  # noqa: C901 -- the hot loop: one call per stride, kept flat on purpose
         """The boundary at ``t_end``: account for the stride, emit, finish, begin the next."""
@@ -335,7 +289,7 @@ class BatchInstance:
         self.k = 0
         self.version += 1
         if chunks:
-            self._end_chunks(t)
+            end_chunks(self, t)
         heap = self.heap
         while heap and heap[0][0] <= n:
             finish_n, _, r = heappop(heap)
@@ -351,38 +305,9 @@ class BatchInstance:
             hooks.finished(r, t)
             self.released = True
         self.admit = True
-        self._begin(t)
+        self.begin(t)
 
-    def _end_chunks(self, t: float) -> None:
-        """Account for the chunks of the step that ended at ``t``."""
-        self.started.clear()
-        hooks = self.hooks
-        ledger = self.ledger
-        for r, new in self.chunks:
-            r.computed += new
-            target = r.prompt_tokens + r.emitted
-            if r.computed < target:
-                continue
-            self.pending_tokens -= target
-            self.partial.remove(r)
-            ledger.held -= r.blocks
-            r.blocks = 0
-            r.computed = 0
-            r.emitted += 1
-            if r.first_token_s < 0.0:
-                r.prefill_end_s = r.first_token_s = t
-            else:
-                self.log.gaps.append(t - r.prev_token_s)
-            if r.emitted == r.output_tokens:
-                del self.running[r.id]
-                r.last_token_s = t
-                hooks.finished(r, t)
-                self.released = True
-            else:
-                self._decode(r, t)
-        self.chunks.clear()
-
-    def _decode(self, r: Request, t: float) -> None:
+    def decode(self, r: Request, t: float) -> None:
         """A running request decodes from the next step on, at context ``prompt + emitted``."""
         n = self.n
         context = r.prompt_tokens + r.emitted
@@ -397,7 +322,7 @@ class BatchInstance:
         if self.hooks.observed:
             self.hooks.moved(t, r, State.DECODING, self.index)
 
-    def _begin(self, t: float) -> None:
+    def begin(self, t: float) -> None:
         """Decide what the step that starts at ``t`` does, and how many like it follow."""
         self.t0 = t
         self.wake_s = NEVER
@@ -407,13 +332,13 @@ class BatchInstance:
             self.joined.clear()
             self.chunks.clear()
         if ledger.growing + ledger.held > ledger.capacity:
-            self._make_room(t)
+            make_room(self, t)
         if self.partial or self.evicted or self.waiting:
-            self._schedule_chunks(t)
+            schedule_chunks(self, t)
         elif self.landed and self.admit:
-            self._admit_landed(t, self.budget - self.batch)
+            admit_landed(self, t, self.budget - self.batch)
         if self.chunks:
-            self._plan_mixed(t)
+            plan_mixed(self, t)
         elif self.batch:
             self._plan_stride(t)
         else:
@@ -454,140 +379,3 @@ class BatchInstance:
         self.t_end = end = t + k * d0 + 0.5 * rise * (k * (k - 1))
         self.version += 1
         self.clock.at(end, self.callbacks, self.version, None, BOUNDARY + self.index)
-
-    def _plan_mixed(self, t: float) -> None:
-        new = read = ends = 0
-        pairs = 0.0
-        spans = []
-        for r, c in self.chunks:
-            p = r.computed
-            spans.append((p, c))
-            new += c
-            pairs += c * (p + 0.5 * c)
-            read += p + c
-            ends += p + c == r.prompt_tokens + r.emitted
-        self.chunked = (new, pairs, read, ends)
-        self.k = 1
-        self.rise = 0.0
-        self.d0 = self.table.mixed_s(self.batch, self.kv, spans, self.batch + ends)
-        self.t_end = end = t + self.d0
-        self.version += 1
-        self.clock.at(end, self.callbacks, self.version, None, BOUNDARY + self.index)
-
-    # ------------------------------------------------------------------ the scheduler
-
-    def _evict(self, t: float) -> None:
-        """Free the KV of the latest admitted; it will recompute prompt and output."""
-        _, r = self.running.popitem()
-        if r.finish_n >= 0:
-            context = r.offset + self.n
-            self.ledger.leave(r.offset, context)
-            self.kv -= context
-            self.batch -= 1
-            r.emitted = r.output_tokens - (r.finish_n - self.n)
-            r.finish_n = -1
-            r.prev_token_s = t
-            self.pending_tokens += context
-        else:
-            self.ledger.held -= r.blocks
-            r.blocks = 0
-            r.computed = 0
-            self.partial.remove(r)
-        r.preemptions += 1
-        self.evicted.appendleft(r)
-        if self.hooks.observed:
-            self.hooks.moved(t, r, State.PREEMPTED, self.index)
-
-    def _make_room(self, t: float) -> None:
-        """Evict until everybody's next token fits."""
-        ledger = self.ledger
-        while ledger.growing + ledger.held > ledger.capacity:
-            self._evict(t)
-        self.admit = not self.running
-
-    def _schedule_chunks(self, t: float) -> None:
-        """Chunks under way, evicted, landed, waiting: in this order.
-
-        Evicted before landed: nothing is promised while one waits, so the landed are few. If blocks
-        are what it waits for, the landed hold them, and are not kept waiting in turn.
-        """
-        budget = self._continue_chunks(t)
-        if self.admit:
-            budget = self._start_chunks(t, self.evicted, budget)
-            budget = self._admit_landed(t, budget)
-            if not self.evicted:
-                self._start_chunks(t, self.waiting, budget)
-
-    def _continue_chunks(self, t: float) -> int:
-        """Next chunks of the requests being prefilled; the token budget that is left."""
-        budget = self.budget - self.batch
-        ledger = self.ledger
-        i = 0
-        while i < len(self.partial) and budget > 0:
-            r = self.partial[i]
-            c = min(r.prompt_tokens + r.emitted - r.computed, budget)
-            extra = ledger.blocks_for(r.computed + c) - r.blocks
-            while extra > ledger.free and r.id in self.running:
-                self._evict(t)
-                self.admit = not self.running
-            if r.id not in self.running:
-                break
-            ledger.held += extra
-            r.blocks += extra
-            self.chunks.append((r, c))
-            budget -= c
-            i += 1
-        return budget
-
-    def _admit_landed(self, t: float, budget: int) -> int:
-        """Landed requests join while slots and budget last; the budget that is left."""
-        landed = self.landed
-        running = self.running
-        ledger = self.ledger
-        while landed and budget > 0 and len(running) < self.max_seqs:
-            r = landed.popleft()
-            ledger.held -= r.reserved
-            self.pending_tokens -= r.prompt_tokens + r.emitted
-            if self.first_token == "handoff" and r.first_token_s < 0.0:
-                r.first_token_s = t
-                if r.output_tokens == 1:
-                    r.decode_start_s = r.last_token_s = t
-                    self.hooks.finished(r, t)
-                    self.released = True
-                    continue
-            r.admission = self.admissions
-            self.admissions += 1
-            running[r.id] = r
-            self._decode(r, t)
-            self.joined.append(r)
-            budget -= 1
-        return budget
-
-    def _start_chunks(self, t: float, queue: deque[Request], budget: int) -> int:
-        """Admit from the queue while slots, budget and blocks last; the budget that is left."""
-        ledger = self.ledger
-        while queue and budget > 0 and len(self.running) < self.max_seqs:
-            r = queue[0]
-            target = r.prompt_tokens + r.emitted
-            c = min(target, budget)
-            blocks = ledger.blocks_for(c)
-            # who was evicted comes back only when all of it fits, or it would be evicted for ever
-            needed = ledger.blocks_for(target) if queue is self.evicted else blocks
-            if needed > ledger.free:
-                break
-            queue.popleft()
-            self.released |= queue is self.evicted and not queue
-            ledger.held += blocks
-            r.blocks = blocks
-            r.admission = self.admissions
-            self.admissions += 1
-            self.running[r.id] = r
-            self.partial.append(r)
-            self.chunks.append((r, c))
-            self.started.append((r, queue))
-            budget -= c
-            if r.prefill_start_s < 0.0:
-                r.prefill_start_s = t
-            if self.hooks.observed:
-                self.hooks.moved(t, r, State.PREFILLING, self.index)
-        return budget

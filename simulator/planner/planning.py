@@ -43,7 +43,7 @@ BUDGET_SHARE = 0.15
 """Share of brute force that a plan may simulate by default."""
 
 LEAST_BUDGET = 60_000
-MOST_BUDGET = 900_000
+MOST_BUDGET = 1_000_000
 
 OBJECTIVES: tuple[Objective, ...] = ("cost", "gpus")
 
@@ -102,7 +102,7 @@ def plan(
         resume: such a folder: goes on where its plan stopped. Nothing else but ``jobs`` and
             ``progress`` may be given then.
         budget_requests: requests to simulate at most; by default 15 % of what five runs of 10,000
-            requests for every layout would take, at most 900,000.
+            requests for every layout would take, at most 1 million.
         progress: called as ``progress(what, requests simulated, budget)`` after every run.
         seed: of the first replication; the scenario's if None.
         space: batching limits and TP degrees to consider.

@@ -42,7 +42,7 @@ FINAL_REPLICATIONS = 8
 TIER_SHARE = 0.3
 """Share of the request budget that the replications of one tier and mode may take."""
 
-RESERVE = 0.15
+RESERVE = 0.1
 """Share of the request budget kept for the head-room of the winner."""
 
 
@@ -165,7 +165,8 @@ class Search:
             return
         for level in LEVELS:
             best = self._distinct([c for c in contenders if self.promising(c, contenders)])
-            best = best if level <= REPLICATIONS else best[:2]
+            # the dearer mode only says by how much: its best layout will do
+            best = best if level <= REPLICATIONS else best[: 1 if self.found else 2]
             if not best or not self._replicate(best, level):
                 return
             if any(c.verdict == "holds" for c in contenders):
