@@ -345,8 +345,8 @@ def warned(run, word, slo=None):
 def test_losses_and_preemptions_are_warned_of():
     rows = [SERVED] * 5 + [SERVED | {"preemptions": 2}, {"state": State.REJECTED}]
     run = by_hand(rows)
-    assert warned(run, "rejected") == ["1 of 7 requests (14 %) was rejected."]
-    assert warned(run, "preemption")[0].startswith("1 of 7 requests (14 %) lost its KV cache")
+    assert warned(run, "rejected") == ["1 of 7 requests (14.3 %) was rejected."]
+    assert warned(run, "preemption")[0].startswith("1 of 7 requests (14.3 %) lost its KV cache")
     unfinished = [SERVED, SERVED | {"state": State.DECODING, "last_token_s": -1.0}]
     assert warned(by_hand(unfinished), "did not finish") == [
         "1 of 2 requests (50 %) did not finish."
