@@ -1,13 +1,12 @@
 """Columns the engine writes: one row a request, one row a stride, and aggregates of the strides.
 
-Rows are appended to flat ``array('d')`` buffers (one ``extend`` a row, 8 bytes a value) and become
-NumPy columns once, at the end. Strides are folded into aggregates block by block, so that memory
+Rows are appended to flat lists (one ``extend`` a row, a tenth of the cost of an ``array('d')``), which
+become NumPy blocks of 8 bytes a value every few thousand rows. Strides are folded into aggregates block by block, so that memory
 grows with requests and not with steps; they are kept as rows only when asked for.
 """
 
 from __future__ import annotations
 
-from array import array
 from typing import Protocol
 
 import numpy as np
@@ -187,6 +186,28 @@ TOTALS = (
 """
 
 
+class RequestLog:
+    """Flat buffer of request rows, packed into blocks as it fills."""
+
+    FLUSH_ROWS = 8192
+
+    def __init__(self) -> None:
+        self.buffer: list[float] = []
+        self.limit = self.FLUSH_ROWS * N_REQUEST
+        self.blocks: list[FloatArray] = []
+
+    def flush(self) -> None:
+        """Pack the buffered rows and empty the buffer in place."""
+        if self.buffer:
+            self.blocks.append(np.array(self.buffer, dtype=np.float64).reshape(-1, N_REQUEST))
+            self.buffer.clear()
+
+    def rows(self) -> FloatArray:
+        """All rows, shape (requests, columns), in order of completion."""
+        self.flush()
+        return np.concatenate(self.blocks) if self.blocks else np.zeros((0, N_REQUEST))
+
+
 class StrideLog:
     """Flat buffer of stride rows, folded into aggregates as it fills.
 
@@ -202,8 +223,8 @@ class StrideLog:
     FLUSH_ROWS = 8192
 
     def __init__(self, instances: int, width_s: float, keep: bool) -> None:
-        self.buffer: array[float] = array("d")
-        self.gaps: array[float] = array("d")
+        self.buffer: list[float] = []
+        self.gaps: list[float] = []
         self.limit = self.FLUSH_ROWS * N_STRIDE
         self.kept: list[FloatArray] | None = [] if keep else None
         self.itl = ItlSketch()
@@ -215,12 +236,12 @@ class StrideLog:
         """Fold the buffered rows into the aggregates and empty the buffers in place."""
         if self.gaps:
             gaps = np.array(self.gaps, dtype=np.float64)
-            del self.gaps[:]
+            self.gaps.clear()
             self.itl.add(gaps, np.ones_like(gaps))
         if not self.buffer:
             return
         rows = np.array(self.buffer, dtype=np.float64).reshape(-1, N_STRIDE)
-        del self.buffer[:]
+        self.buffer.clear()
         if self.kept is not None:
             self.kept.append(rows)
         self._fold(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf, lcm
@@ -13,7 +12,7 @@ from simulator.engine.links import Links
 from simulator.engine.prefill import PrefillInstance
 from simulator.engine.reference import ReferenceInstance
 from simulator.policies.routing import Router
-from simulator.records import Observer, StrideLog
+from simulator.records import Observer, RequestLog, StrideLog
 from simulator.request import Request, State, check_transition
 from simulator.scenario.deployment import Deployment, PoolPlan
 
@@ -52,7 +51,7 @@ class Cluster:
         self.observers = tuple(observers)
         self.observed = bool(observers)
         self.ended = ended
-        self.rows: array[float] = array("d")
+        self.records = RequestLog()
         self.done = 0
         self.route_first, self.route_decode = routers
         self.colocated = deployment.mode == "colocated"
@@ -298,7 +297,8 @@ class Cluster:
         if self.observed:
             self.moved(t_s, r, state, r.decode)
         self.done += 1
-        self.rows.extend(
+        records = self.records
+        records.buffer.extend(
             (
                 r.id,
                 r.arrival_s,
@@ -318,6 +318,8 @@ class Cluster:
                 r.preemptions,
             )
         )
+        if len(records.buffer) >= records.limit:
+            records.flush()
         if self.ended is not None:
             self.ended(t_s)
 

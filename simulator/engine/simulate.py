@@ -6,14 +6,13 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import pandas as pd
 
 from simulator.engine.clock import Clock
 from simulator.engine.cluster import Cluster
 from simulator.engine.sources import ClosedSource, OpenSource
 from simulator.policies.routing import make_router
-from simulator.records import N_REQUEST, TOTALS, Observer, StrideLog
+from simulator.records import TOTALS, Observer, StrideLog
 from simulator.run import Run, request_table, stride_table
 from simulator.scenario import Scenario
 from simulator.scenario.deployment import Deployment
@@ -98,12 +97,12 @@ def simulate_deployment(
     collecting = gc.isenabled()
     gc.disable()  # nothing here is cyclic, and the collector would walk every request in flight
     try:
-        clock.run()
+        clock.drain()
     finally:
         if collecting:
             gc.enable()
     log.flush()
-    rows = np.frombuffer(cluster.rows, dtype=np.float64).reshape(-1, N_REQUEST)
+    rows = cluster.records.rows()
     if len(rows) != n:
         raise RuntimeError(f"{n - len(rows)} of {n} requests never ended; this is a bug")
     kept = log.rows()
