@@ -73,6 +73,8 @@ def least_outstanding_tokens() -> Router:
             tokens = view.outstanding_tokens(t_s, fewest)
             if tokens < fewest and (fits is None or fits(i)):
                 best, fewest = i, tokens
+                if not tokens:
+                    break  # nobody can have fewer, and ties go to the lowest position
         return best
 
     return route
