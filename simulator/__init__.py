@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from simulator.compare import compare
     from simulator.engine import simulate
     from simulator.metrics import Summary, summarize
+    from simulator.planner import plan
     from simulator.run import Run
     from simulator.scenario import SLO, Scenario
 
@@ -33,6 +34,7 @@ _HOME = {
     "Summary": "simulator.metrics",
     "analyze": "simulator.analysis",
     "compare": "simulator.compare",
+    "plan": "simulator.planner",
     "simulate": "simulator.engine",
     "summarize": "simulator.metrics",
 }
@@ -45,6 +47,7 @@ __all__ = [
     "Summary",
     "analyze",
     "compare",
+    "plan",
     "simulate",
     "summarize",
 ]
