@@ -252,13 +252,26 @@ class Search:
                 for c in tier
                 if c.layout.mode == mode and c.reps and dearness(c) <= least
             ]
-            for level in (REPLICATIONS, FINAL_REPLICATIONS):
+            for level in (REPLICATIONS, FINAL_REPLICATIONS, *LEVELS[3:]):
                 some = self._distinct([c for c in rivals if self._may_hold(c)])
+                if level > FINAL_REPLICATIONS:
+                    # only where the verdict hangs on it: one that has just not been decided
+                    some = [c for c in some if c.verdict == "marginal"][:1]
+                    some = [] if self._answered(mode, least, dearness) else some
                 self._replicate([c for c in some if len(c.reps) < level], level, spare=True)
                 self._carry_over(rivals)
             holding = [c for c in rivals if c.verdict == "holds"]
             if holding:
                 self.found[mode] = min(holding, key=lambda c: (dearness(c), self.rank(c)))
+
+    def _answered(
+        self,
+        mode: Mode,
+        least: tuple[float, float],
+        dearness: Callable[[Candidate], tuple[float, float]],
+    ) -> bool:
+        """Whether a mode has a layout as cheap as the winner that holds."""
+        return mode in self.found and dearness(self.found[mode]) <= least
 
     def _distinct(self, some: Sequence[Candidate]) -> list[Candidate]:
         """The best few, one of each kind of twins."""

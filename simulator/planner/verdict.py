@@ -46,6 +46,7 @@ def disaggregate(
     cheap, dear = (split, together) if a < b else (together, split)
     saved = _saved(cheap, dear, objective)
     open_ = undecided_below(candidates, dear.layout.mode, cheap, objective, target)
+    open_.sort(key=lambda c: -len(c.reps))  # quote what is known best
     if open_:
         return "too close to call", (
             f"Too close to call: {cheap.layout.label} saves {saved}, but "
@@ -107,6 +108,7 @@ def _one_sided(
     if not any(c.layout.mode == other for c in candidates):
         return "undecided", f"{holds.layout.label} holds; no {other} layout was considered."
     open_ = undecided_below(candidates, other, holds, objective, target)
+    open_.sort(key=lambda c: -len(c.reps))  # quote what is known best
     if open_:
         return "too close to call", (
             f"Too close to call: {holds.layout.label} holds, and {open_[0].layout.full_label} may "
