@@ -16,7 +16,7 @@ from simulator.scenario.length_schema import (
 )
 from simulator.scenario.names import trace_file
 from simulator.scenario.problem import Problem, at
-from simulator.scenario.schema import Trace, Workload
+from simulator.scenario.workload_schema import Trace, Workload
 from simulator.workload import ClosedLoop, Requests, TraceFormat, arrivals, read_trace, stream
 from simulator.workload import lengths as draw
 from simulator.workload.lengths import MAX_TOKENS

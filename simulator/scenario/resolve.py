@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from simulator.scenario.deployment import Role
 from simulator.scenario.problem import Problem
-from simulator.scenario.schema import Pool, ScenarioConfig, Workload
+from simulator.scenario.schema import Pool, ScenarioConfig
+from simulator.scenario.workload_schema import Workload
 
 Mode = Literal["disaggregated", "colocated"]
 
