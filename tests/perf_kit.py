@@ -7,7 +7,7 @@ from functools import cache
 from hypothesis import strategies as st
 
 from hwprofiles import load_gpu
-from simulator.model import ModelSpec, load_model
+from simulator.model import DenseFfn, GqaAttention, LayerKind, ModelSpec, load_model
 from simulator.perf.step import OperatorTime, Precision, StepModel, StepTable
 
 Setup = tuple[str, str, int, Precision]
@@ -23,10 +23,18 @@ SETUPS = [
     ("llama-2-7b", "l40s", 1, Precision(weights="fp8", compute="bf16", kv="bf16")),
 ]
 MAX_SEQS, MAX_TOKENS = 128, 4096
-TWELVE = ModelSpec(
-    name="twelve", architecture="LlamaForCausalLM", hidden=1536, layers=2, heads=12, kv_heads=12,
-    head_dim=128, ffn=4608, vocab=32000, max_position=4096,
-)  # fmt: skip
+
+
+def twelve(kv_heads: int = 12, head_dim: int = 128) -> ModelSpec:
+    """Two layers of twelve heads."""
+    layer = LayerKind(GqaAttention(12, kv_heads, head_dim), DenseFfn(4608), 2)
+    return ModelSpec(
+        name="twelve", architecture="LlamaForCausalLM", hidden=1536, vocab=32000, kinds=(layer,),
+        max_position=4096,
+    )  # fmt: skip
+
+
+TWELVE = twelve()
 
 setups = st.sampled_from(SETUPS)
 

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from simulator.errors import ModelError
-from simulator.model import ModelSpec, load_model, model_names
+from simulator.model import (
+    DenseFfn,
+    GqaAttention,
+    ModelSpec,
+    Parallel,
+    WeightFormats,
+    load_model,
+    model_names,
+)
+
+BF16, FP8 = WeightFormats(), WeightFormats.uniform("fp8")
 
 PUBLISHED = {  # tensors of the published checkpoints, summed
     "llama-2-7b": 6_738_415_616,
@@ -45,6 +55,12 @@ def read(folder: Path, **changes: Any) -> ModelSpec:
     return load_model(write(folder, **changes))
 
 
+def attention(spec: ModelSpec) -> GqaAttention:
+    found = spec.kinds[0].attention
+    assert isinstance(found, GqaAttention)
+    return found
+
+
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_parameters_are_those_of_the_published_checkpoint(name: str) -> None:
     assert load_model(name).parameters == PUBLISHED[name]
@@ -69,7 +85,8 @@ def test_qwen2_counts_the_biases_of_q_k_and_v(tmp_path: Path) -> None:
         use_sliding_window=False,
     )
     assert spec.parameters == 7_615_616_512
-    assert spec.attention_bias
+    assert attention(spec).qkv_bias
+    assert not attention(spec).output_bias
 
 
 def test_mistral_counts_its_parameters(tmp_path: Path) -> None:
@@ -103,7 +120,7 @@ def test_tied_embeddings_are_counted_and_stored_once(tmp_path: Path) -> None:
         tie_word_embeddings=True,
     )
     assert spec.parameters == 596_049_920
-    assert spec.weight_bytes_per_gpu(1, 2.0) == 2 * spec.parameters
+    assert spec.weight_bytes_per_gpu(Parallel(1), BF16) == 2 * spec.parameters
 
 
 def test_biases_of_all_projections_are_counted(tmp_path: Path) -> None:
@@ -116,20 +133,22 @@ def test_biases_of_all_projections_are_counted(tmp_path: Path) -> None:
 
 
 def test_qwen3_without_a_head_dim_has_that_of_its_configuration_class(tmp_path: Path) -> None:
-    assert read(tmp_path, architectures=["Qwen3ForCausalLM"]).head_dim == 128
-    assert read(tmp_path).head_dim == 32
+    assert attention(read(tmp_path, architectures=["Qwen3ForCausalLM"])).head_dim == 128
+    assert attention(read(tmp_path)).head_dim == 32
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_one_gpu_holds_every_parameter_in_two_bytes(name: str) -> None:
     spec = load_model(name)
-    assert spec.weight_bytes_per_gpu(1, 2.0) == 2 * spec.parameters
+    assert spec.weight_bytes_per_gpu(Parallel(1), BF16) == 2 * spec.parameters
 
 
 def test_fp8_halves_the_matrices_only() -> None:
     spec = load_model("llama-3.1-8b")
     both_tables = 2 * spec.vocab * spec.hidden
-    saved = spec.weight_bytes_per_gpu(1, 2.0) - spec.weight_bytes_per_gpu(1, 1.0)
+    saved = spec.weight_bytes_per_gpu(Parallel(1), BF16) - spec.weight_bytes_per_gpu(
+        Parallel(1), FP8
+    )
     assert saved == spec.linear_parameters
     assert spec.linear_parameters == spec.parameters - both_tables - spec.small_parameters
 
@@ -138,13 +157,15 @@ def test_tensor_parallel_ranks_hold_the_model_once_plus_norms_and_padding() -> N
     spec = load_model("llama-2-70b")
     whole = 2 * spec.parameters
     replicated = 2 * spec.small_parameters
-    assert 8 * spec.weight_bytes_per_gpu(8, 2.0) == whole + 7 * replicated
+    assert 8 * spec.weight_bytes_per_gpu(Parallel(8), BF16) == whole + 7 * replicated
 
 
 def test_kv_projections_are_replicated_beyond_the_kv_heads() -> None:
     spec = load_model("llama-3.1-70b")
-    kv_weights = spec.layers * 2 * spec.kv_heads * spec.head_dim * spec.hidden
-    extra = 16 * spec.weight_bytes_per_gpu(16, 2.0) - 8 * spec.weight_bytes_per_gpu(8, 2.0)
+    kv_weights = 80 * 2 * 8 * 128 * 8192
+    extra = 16 * spec.weight_bytes_per_gpu(Parallel(16), BF16) - 8 * spec.weight_bytes_per_gpu(
+        Parallel(8), BF16
+    )
     assert extra == 2 * kv_weights + 8 * 2 * spec.small_parameters
 
 
@@ -199,7 +220,8 @@ def test_tp_and_kv_heads_must_divide_one_another(tmp_path: Path) -> None:
         tmp_path, num_attention_heads=12, num_key_value_heads=6, head_dim=64, hidden_size=768
     )
     assert 12 % 4 == 0
-    assert spec.ffn % 4 == 0
+    assert spec.kinds[0].ffn == DenseFfn(704)
+    assert 704 % 4 == 0
     assert 4 not in spec.allowed_tp()
     assert 2 in spec.allowed_tp()
 

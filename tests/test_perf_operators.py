@@ -25,6 +25,7 @@ from tests.perf_kit import (
     prefill_s,
     setups,
     step,
+    twelve,
 )
 
 # ------------------------------------------------------------------------------- what decides
@@ -127,7 +128,7 @@ def test_elementwise_bytes_by_hand() -> None:
 
 
 def test_hopper_prefills_narrow_heads_less_efficiently() -> None:
-    narrow = dataclasses.replace(TWELVE, head_dim=64)
+    narrow = twelve(head_dim=64)
     for gpu, exponent in (("h100", 0.45), ("l40s", 0.0)):
         wide, slim = (StepModel(spec, load_gpu(gpu)).table(1, 1) for spec in (TWELVE, narrow))
         expected = 0.5 / 0.5**exponent
@@ -224,13 +225,14 @@ def test_operator_flops_and_bytes_are_those_of_the_step(
 ) -> None:
     model = step(*setup)
     parts = model.decode_operators(16, 3000)
-    replicated = model.model.kv_heads_per_gpu(model.tp) * model.tp / model.model.kv_heads
+    layer = model.operators_per_gpu.attention
+    replicated = layer.kv_heads_per_gpu(model.tp) * model.tp / layer.kv_heads
     assert replicated == 1.0  # no set-up here replicates KV heads, so the sum is the whole
     total = model.tp * math.fsum(part.flops for part in parts)
     padding = 2 * 16 * (model.model.padded_vocab(model.tp) - model.model.vocab) * model.model.hidden
     assert total == pytest.approx(float(model.flops(16, 16 * 3000, 16)) + padding, rel=1e-12)
     attention = operator(parts, "decode_attention")
-    q_o = model.model.layers * 2 * 16 * model.model.heads // model.tp * model.model.head_dim * 2
+    q_o = model.model.layers * 2 * 16 * layer.heads // model.tp * layer.head_dim * 2
     assert attention.bytes == model.kv_bytes_per_token_per_gpu * 16 * 3000 + q_o
 
 
@@ -289,7 +291,7 @@ def test_a_model_that_does_not_fit_has_no_capacity() -> None:
 
 
 def test_tp_beyond_the_kv_heads_replicates_and_does_not_add_capacity_per_token() -> None:
-    few = dataclasses.replace(TWELVE, heads=12, kv_heads=2)
+    few = twelve(kv_heads=2)
     two, four = (StepModel(few, load_gpu("h100"), tp) for tp in (2, 4))
     assert two.kv_bytes_per_token_per_gpu == four.kv_bytes_per_token_per_gpu
 

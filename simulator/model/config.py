@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from simulator.errors import ModelError, suggest
+from simulator.model.layers import DenseFfn, GqaAttention, LayerKind
 from simulator.model.spec import ModelSpec
 
 ARCHITECTURES = (
@@ -45,29 +46,31 @@ def spec_from_config(config: object, *, name: str, where: str) -> ModelSpec:
     heads = read.integer("num_attention_heads")
     hidden = read.integer("hidden_size")
     bias = read.boolean("attention_bias", default=False)
-    spec = ModelSpec(
-        name=name,
-        architecture=architecture,
-        hidden=hidden,
-        layers=read.integer("num_hidden_layers"),
+    attention = GqaAttention(
         heads=heads,
         kv_heads=_kv_heads(read, architecture, heads),
         head_dim=_head_dim(read, architecture, hidden, heads),
-        ffn=read.integer("intermediate_size"),
-        vocab=read.integer("vocab_size"),
-        max_position=read.integer("max_position_embeddings", default=DEFAULT_MAX_POSITION),
-        tied_embeddings=read.boolean("tie_word_embeddings", default=False),
         qk_norm=architecture == "Qwen3ForCausalLM",
         qkv_bias=bias or architecture == "Qwen2ForCausalLM",
         output_bias=bias,
-        mlp_bias=read.boolean("mlp_bias", default=False),
     )
-    if spec.heads % spec.kv_heads:
+    ffn = DenseFfn(
+        width=read.integer("intermediate_size"), bias=read.boolean("mlp_bias", default=False)
+    )
+    if attention.heads % attention.kv_heads:
         raise ModelError(
-            f"{where}: num_key_value_heads is {spec.kv_heads}, which does not divide "
-            f"num_attention_heads {spec.heads}."
+            f"{where}: num_key_value_heads is {attention.kv_heads}, which does not divide "
+            f"num_attention_heads {heads}."
         )
-    return spec
+    return ModelSpec(
+        name=name,
+        architecture=architecture,
+        hidden=hidden,
+        vocab=read.integer("vocab_size"),
+        kinds=(LayerKind(attention, ffn, read.integer("num_hidden_layers")),),
+        max_position=read.integer("max_position_embeddings", default=DEFAULT_MAX_POSITION),
+        tied_embeddings=read.boolean("tie_word_embeddings", default=False),
+    )
 
 
 class _Reader:

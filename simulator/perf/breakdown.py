@@ -135,36 +135,36 @@ def _lm_head(ops: Operators, shape: StepShape) -> OperatorTime:
 
 
 def _decode_attention(ops: Operators, shape: StepShape) -> OperatorTime:
-    model, layers = ops.model, ops.model.layers
+    model, attention, layers = ops.model, ops.attention, ops.model.layers
     fixed, sequence, token = ops.decode
-    heads = model.heads // ops.tp
+    heads = attention.heads // ops.tp
     kv = model.kv_bytes_per_token_per_gpu(ops.tp, ops.precision.kv_bytes) * shape.kv_tokens
-    q_o = layers * 2.0 * shape.batch * heads * model.head_dim * ACTIVATION_BYTES
+    q_o = layers * 2.0 * shape.batch * heads * attention.head_dim * ACTIVATION_BYTES
     streamed = token * shape.kv_tokens
     start = fixed + sequence * shape.batch
     return OperatorTime(
         name="decode_attention",
         calls=layers,
         time_s=layers * (start + streamed) if shape.batch else 0.0,
-        flops=layers * 4.0 * heads * model.head_dim * shape.kv_tokens,
+        flops=layers * 4.0 * heads * attention.head_dim * shape.kv_tokens,
         bytes=kv + q_o,
         bound=_bound(largest(memory=streamed, latency=start)),
     )
 
 
 def _prefill_attention(ops: Operators, shape: StepShape) -> OperatorTime:
-    model, layers = ops.model, ops.model.layers
+    model, attention, layers = ops.model, ops.attention, ops.model.layers
     fixed, per_pair, per_new, per_read = ops.prefill
-    heads = model.heads // ops.tp
+    heads = attention.heads // ops.tp
     kv = model.kv_bytes_per_token_per_gpu(ops.tp, ops.precision.kv_bytes)
-    q_o = layers * 2.0 * shape.new * heads * model.head_dim * ACTIVATION_BYTES
+    q_o = layers * 2.0 * shape.new * heads * attention.head_dim * ACTIVATION_BYTES
     compute = per_pair * shape.pairs
     memory = per_new * shape.new + per_read * shape.read
     return OperatorTime(
         name="prefill_attention",
         calls=layers,
         time_s=layers * (fixed + compute + memory) if shape.prefills else 0.0,
-        flops=layers * 4.0 * heads * model.head_dim * shape.pairs,
+        flops=layers * 4.0 * heads * attention.head_dim * shape.pairs,
         bytes=kv * (shape.new + shape.read) + q_o,
         bound=_bound(largest(compute=compute, memory=memory, latency=fixed)),
     )

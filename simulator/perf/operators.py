@@ -13,8 +13,8 @@ from typing import TypedDict, TypeVar
 import numpy as np
 
 from hwprofiles import BusAllReduce, GpuProfile, KernelFamily, NvlinkAllReduce
-from simulator.errors import ProfileError
-from simulator.model import ModelSpec
+from simulator.errors import ModelError, ProfileError
+from simulator.model import DenseFfn, GqaAttention, ModelSpec
 from simulator.perf import forms
 from simulator.perf.forms import Array, Size
 from simulator.perf.precision import Precision
@@ -95,6 +95,8 @@ class Operators:
 
     Attributes:
         model: the model.
+        attention: how its layers attend.
+        ffn: their feed-forward part.
         gpu: the GPU profile.
         family: the kernel family in it.
         tp: tensor-parallel degree.
@@ -108,6 +110,8 @@ class Operators:
     """
 
     model: ModelSpec
+    attention: GqaAttention
+    ffn: DenseFfn
     gpu: GpuProfile
     family: KernelFamily
     tp: int
@@ -129,10 +133,10 @@ class Operators:
         embedding (Q and K read and written), gated activation (``2·ffn`` read, ``ffn`` written),
         and where the model has it the norm of Q and K (read and written).
         """
-        model, tp = self.model, self.tp
-        q_k = (model.heads // tp + model.kv_heads_per_gpu(tp)) * model.head_dim
-        passes = 4 if model.qk_norm else 2
-        return ACTIVATION_BYTES * (8 * model.hidden + 3 * model.ffn // tp + passes * q_k)
+        attention, tp = self.attention, self.tp
+        q_k = (attention.heads // tp + attention.kv_heads_per_gpu(tp)) * attention.head_dim
+        passes = 4 if attention.qk_norm else 2
+        return ACTIVATION_BYTES * (8 * self.model.hidden + 3 * self.ffn.width // tp + passes * q_k)
 
     def elementwise_s(self, m: Size) -> Array:
         """Elementwise kernels of one layer over ``m`` tokens [s]."""
@@ -199,35 +203,56 @@ def bind_operators(
         family: kernel family of the profile; its first when None.
 
     Raises:
-        ModelError: ``tp`` does not shard the model.
+        ModelError: ``tp`` does not shard the model, or its layers are of a kind without a form.
         ProfileError: ``tp`` exceeds a node or the profile has no all-reduce for it, or the family
             is unknown.
     """
+    attention, ffn = _plain_layer(model)
     model.check_tp(tp)
     kernels = gpu.family(family)
     bus = _check_fabric(gpu, kernels, tp)
     compute = _compute_dtype(kernels, precision)
     weights = _gemm_args(gpu, kernels, compute, precision.weight_bytes)
     head_args = _gemm_args(gpu, kernels, "bf16", ACTIVATION_BYTES)
-    kv_heads = model.kv_heads_per_gpu(tp)
-    q_width = model.heads // tp * model.head_dim
+    kv_heads = attention.kv_heads_per_gpu(tp)
+    q_width = attention.heads // tp * attention.head_dim
     return Operators(
         model=model,
+        attention=attention,
+        ffn=ffn,
         gpu=gpu,
         family=kernels,
         tp=tp,
         precision=precision,
         compute=compute,
         gemms=(
-            Gemm("qkv_proj", q_width + 2 * kv_heads * model.head_dim, model.hidden, weights),
+            Gemm("qkv_proj", q_width + 2 * kv_heads * attention.head_dim, model.hidden, weights),
             Gemm("o_proj", model.hidden, q_width, weights),
-            Gemm("gate_up_proj", 2 * model.ffn // tp, model.hidden, weights),
-            Gemm("down_proj", model.hidden, model.ffn // tp, weights),
+            Gemm("gate_up_proj", 2 * ffn.width // tp, model.hidden, weights),
+            Gemm("down_proj", model.hidden, ffn.width // tp, weights),
         ),
         head=Gemm("lm_head", model.padded_vocab(tp) // tp, model.hidden, head_args),
-        decode=_decode_coefficients(model, gpu, kernels, tp, precision),
-        prefill=_prefill_coefficients(model, gpu, kernels, tp, precision),
+        decode=_decode_coefficients(attention, gpu, kernels, tp, precision),
+        prefill=_prefill_coefficients(attention, gpu, kernels, tp, precision),
         bus=bus,
+    )
+
+
+def _plain_layer(model: ModelSpec) -> tuple[GqaAttention, DenseFfn]:
+    """Shapes of a model whose layers are all alike, dense, and attend to everything."""
+    first = model.kinds[0]
+    attention, ffn = first.attention, first.ffn
+    whole = attention.window is None and attention.local_chunk is None
+    if (
+        len(model.kinds) == 1
+        and whole
+        and isinstance(attention, GqaAttention)
+        and isinstance(ffn, DenseFfn)
+    ):
+        return attention, ffn
+    raise ModelError(
+        f"step times of {model.name} ({model.architecture}) are not modelled yet; allowed: models "
+        "of equal dense layers with full grouped-query attention."
     )
 
 
@@ -285,13 +310,13 @@ def _gemm_args(
 
 
 def _decode_coefficients(
-    model: ModelSpec, gpu: GpuProfile, kernels: KernelFamily, tp: int, precision: Precision
+    attention: GqaAttention, gpu: GpuProfile, kernels: KernelFamily, tp: int, precision: Precision
 ) -> tuple[float, float, float]:
     params = for_dtype(kernels.decode_attention, precision.kv)
     fixed, sequence, token = forms.decode_attention_coefficients(
-        heads=model.heads // tp,
-        kv_heads=model.kv_heads_per_gpu(tp),
-        head_dim=model.head_dim,
+        heads=attention.heads // tp,
+        kv_heads=attention.kv_heads_per_gpu(tp),
+        head_dim=attention.head_dim,
         t0_s=params.t0_s.value,
         tile_s=params.tile_s.value,
         memory_eff=params.memory_eff.value,
@@ -304,13 +329,13 @@ def _decode_coefficients(
 
 
 def _prefill_coefficients(
-    model: ModelSpec, gpu: GpuProfile, kernels: KernelFamily, tp: int, precision: Precision
+    attention: GqaAttention, gpu: GpuProfile, kernels: KernelFamily, tp: int, precision: Precision
 ) -> tuple[float, float, float, float]:
     params = for_dtype(kernels.prefill_attention, precision.kv)
     fixed, pair, new, read = forms.prefill_attention_coefficients(
-        heads=model.heads // tp,
-        kv_heads=model.kv_heads_per_gpu(tp),
-        head_dim=model.head_dim,
+        heads=attention.heads // tp,
+        kv_heads=attention.kv_heads_per_gpu(tp),
+        head_dim=attention.head_dim,
         t0_s=params.t0_s.value,
         compute_eff=params.compute_eff.value,
         memory_eff=params.memory_eff.value,

@@ -18,7 +18,7 @@ from dataclasses import KW_ONLY, dataclass, field
 import numpy as np
 
 from hwprofiles import GpuProfile
-from simulator.model import ModelSpec
+from simulator.model import ModelSpec, Parallel, WeightFormats
 from simulator.perf.breakdown import OperatorTime, StepShape, breakdown
 from simulator.perf.forms import Array, Size
 from simulator.perf.operators import Operators, bind_operators
@@ -224,8 +224,8 @@ class StepModel:
                 ``c·p + c²/2`` of every chunk.
             rows: tokens sampled.
         """
-        model = self.model
-        per_pair = 4.0 * model.layers * model.heads * model.head_dim
+        model, attention = self.model, self.operators_per_gpu.attention
+        per_pair = 4.0 * model.layers * attention.heads * attention.head_dim
         per_row = 2.0 * model.vocab * model.hidden
         return np.asarray(
             2.0 * model.linear_parameters * np.asarray(tokens, dtype=np.float64)
@@ -258,7 +258,8 @@ class StepModel:
     @property
     def weight_bytes_per_gpu(self) -> float:
         """Weights on each GPU [bytes]."""
-        return self.model.weight_bytes_per_gpu(self.tp, self.precision.weight_bytes)
+        formats = WeightFormats.uniform(self.precision.weights)
+        return self.model.weight_bytes_per_gpu(Parallel(tp=self.tp), formats)
 
     @property
     def kv_bytes_per_token_per_gpu(self) -> float:
@@ -271,7 +272,7 @@ class StepModel:
         The largest moment of a layer in bf16 (residual, its norm, gate, up and their product):
         ``2·max_tokens·(2·hidden + 3·ffn/TP)``, plus ``RUNTIME_BYTES``. An estimate, not fitted.
         """
-        width = 2 * self.model.hidden + 3 * self.model.ffn / self.tp
+        width = 2 * self.model.hidden + 3 * self.operators_per_gpu.ffn.width / self.tp
         return 2.0 * max_tokens * width + RUNTIME_BYTES
 
     def kv_capacity_tokens(self, memory_fraction: float, max_tokens: int) -> int:

@@ -8,12 +8,24 @@ import scenarios
 from hwprofiles import GpuProfile, LinkProfile, gpu_names, link_names, load_gpu, load_link
 from hwprofiles import load_prices as load_price_book
 from simulator.errors import ProfileError
-from simulator.model import ModelSpec, load_model, model_names
+from simulator.model import (
+    Attention,
+    AttentionGroup,
+    Ffn,
+    GqaAttention,
+    LayerKind,
+    ModelSpec,
+    MoeFfn,
+    Parallel,
+    WeightFormats,
+    load_model,
+    model_names,
+)
 from simulator.report.block import Block
 from simulator.report.text import MISSING, byte_size, count, listing, number, seconds, usd
 
 SCHEMA = 1
-_FP8, _BF16 = 1.0, 2.0
+_FP8, _BF16 = 1.0, 2.0  # bytes of a stored K or V number
 
 
 # --- scenarios ----------------------------------------------------------------------------------
@@ -71,18 +83,17 @@ def _model(spec: ModelSpec) -> dict[str, Any]:
         "architecture": spec.architecture,
         "layers": spec.layers,
         "hidden": spec.hidden,
-        "heads": spec.heads,
-        "kv_heads": spec.kv_heads,
-        "head_dim": spec.head_dim,
-        "ffn": spec.ffn,
+        "kinds": [_kind(kind) for kind in spec.kinds],
+        "attention_groups": [_group(group) for group in spec.attention_groups],
         "vocab": spec.vocab,
         "max_position": spec.max_position,
         "tied_embeddings": spec.tied_embeddings,
         "allowed_tp": spec.allowed_tp(),
         "parameters": spec.parameters,
+        "active_parameters": spec.active_parameters,
         "weight_bytes": {
-            "bf16": spec.weight_bytes_per_gpu(1, _BF16),
-            "fp8": spec.weight_bytes_per_gpu(1, _FP8),
+            "bf16": spec.weight_bytes_per_gpu(Parallel(), WeightFormats.uniform("bf16")),
+            "fp8": spec.weight_bytes_per_gpu(Parallel(), WeightFormats.uniform("fp8")),
         },
         "kv_bytes_per_token": {
             "bf16": spec.kv_bytes_per_token(_BF16),
@@ -91,16 +102,60 @@ def _model(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
+def _kind(kind: LayerKind) -> dict[str, Any]:
+    """Shape of a kind of layers."""
+    return {
+        "layers": kind.count,
+        "attention": _attention(kind.attention),
+        "ffn": _ffn(kind.ffn),
+    }
+
+
+def _group(group: AttentionGroup) -> dict[str, Any]:
+    """Layers that keep and read the same tokens."""
+    return {
+        "layers": group.layers,
+        "window": group.window,
+        "local_chunk": group.local_chunk,
+        "kv_bytes_per_token_per_layer": {
+            "bf16": group.kv_bytes(_BF16),
+            "fp8": group.kv_bytes(_FP8),
+        },
+    }
+
+
+def _attention(attention: Attention) -> str:
+    if isinstance(attention, GqaAttention):
+        shape = f"{attention.heads} query, {attention.kv_heads} KV heads, {attention.head_dim} wide"
+        if attention.window is not None:
+            return f"{shape}, window {count(attention.window)}"
+        if attention.local_chunk is not None:
+            return f"{shape}, in chunks of {count(attention.local_chunk)}"
+        return shape
+    latent = attention.kv_lora_rank + attention.qk_rope_head_dim
+    return f"{attention.heads} heads over a latent {latent} wide"
+
+
+def _ffn(ffn: Ffn) -> str:
+    if not isinstance(ffn, MoeFfn):
+        return f"dense, {count(ffn.width)} wide"
+    shared = f", shared {count(ffn.shared_width)}" if ffn.shared_width else ""
+    return (
+        f"{ffn.experts} experts {count(ffn.expert_width)} wide, {ffn.experts_per_token} a token"
+        f"{shared}"
+    )
+
+
 def models_block(models: list[dict[str, Any]]) -> Block:
     """Models as a table."""
-    header = ("model", "parameters", "weights bf16", "KV per token bf16", "KV heads", "layers")
+    header = ("model", "parameters", "active", "weights bf16", "KV per token bf16", "layers")
     rows = tuple(
         (
             m["name"],
             number(m["parameters"] / 1e9, "B"),
+            number(m["active_parameters"] / 1e9, "B"),
             byte_size(m["weight_bytes"]["bf16"]),
             byte_size(m["kv_bytes_per_token"]["bf16"]),
-            f"{m['kv_heads']} of {m['heads']}",
             count(m["layers"]),
         )
         for m in models
@@ -117,8 +172,8 @@ def model_block(m: dict[str, Any]) -> Block:
         ("weights", f"{byte_size(weights['bf16'])} in bf16, {byte_size(weights['fp8'])} in fp8"),
         ("KV per token", f"{byte_size(kv['bf16'])} in bf16, {byte_size(kv['fp8'])} in fp8"),
         ("layers", count(m["layers"])),
-        ("width", f"{count(m['hidden'])}, feed-forward {count(m['ffn'])}"),
-        ("heads", f"{m['heads']} query, {m['kv_heads']} KV, {m['head_dim']} wide"),
+        *((f"{count(k['layers'])} layers", f"{k['attention']}; {k['ffn']}") for k in m["kinds"]),
+        ("width", count(m["hidden"])),
         ("vocabulary", count(m["vocab"]) + (", tied embeddings" if m["tied_embeddings"] else "")),
         ("longest context", f"{count(m['max_position'])} tokens"),
         ("tensor parallelism", listing(map(str, m["allowed_tp"]), "or")),
