@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from simulator.perf.table import StepTable
+from simulator.perf.table import AttentionGroupPlan, AttentionPiece, StepPiece, StepTable
 from simulator.request import State
 from simulator.scenario.deployment import Deployment, LinkPlan, PoolPlan
 from simulator.workload import ClosedLoop, Requests
@@ -31,19 +31,35 @@ def table(
     batches = range(max_seqs + 1)
     token_s = [a0 + per_token * m for m in range(max_tokens + 1)]
     attn = [5e-5 * (b > 0) for b in batches]
-    return StepTable(
+    return plain_table(
         host_s=host_s,
-        decode_a=[token_s[b] + head * b + a1 * b + attn[b] if b else 0.0 for b in batches],
-        decode_b=[per_kv] * (max_seqs + 1),
+        a=[token_s[b] + head * b + a1 * b + attn[b] if b else 0.0 for b in batches],
+        b=[per_kv] * (max_seqs + 1),
         token_s=token_s,
         head_s=[head * r for r in range(max_seqs + 1)],
         seq_s=a1,
-        decode_attn_s=attn,
-        decode_attn_token_s=per_kv,
-        prefill_attn_t0_s=1e-4,
-        prefill_attn_pair_s=pair,
-        prefill_attn_new_s=1e-8,
-        prefill_attn_read_s=1e-9,
+        attention=AttentionGroupPlan((AttentionPiece(attn, per_kv),), 1e-4, pair, 1e-8, 1e-9),
+    )
+
+
+def plain_table(
+    *,
+    a: list[float],
+    b: list[float],
+    token_s: list[float],
+    head_s: list[float],
+    seq_s: float,
+    attention: AttentionGroupPlan,
+    host_s: float = 0.0,
+) -> StepTable:
+    """One rank, one attention group, one affine piece."""
+    return StepTable(
+        host_s=host_s,
+        token_s=token_s,
+        head_s=head_s,
+        seq_s=seq_s,
+        groups=(attention,),
+        pieces=(StepPiece(a, (b,)),),
     )
 
 

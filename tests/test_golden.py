@@ -5,24 +5,18 @@ from __future__ import annotations
 import pytest
 
 from simulator.engine import simulate_deployment
-from simulator.perf.table import StepTable
+from simulator.perf.table import AttentionGroupPlan, AttentionPiece
 from simulator.run import Run
 from simulator.scenario.deployment import Deployment
-from tests.engine_kit import deployment, link, pool, requests
+from tests.engine_kit import deployment, link, plain_table, pool, requests
 
-ROUND = StepTable(
-    host_s=0.0,
-    decode_a=[0.0, *(0.010 + 0.001 * b for b in range(1, 65))],
-    decode_b=[0.0] * 65,
+ROUND = plain_table(
+    a=[0.0, *(0.010 + 0.001 * b for b in range(1, 65))],
+    b=[0.0] * 65,
     token_s=[0.010 + 0.001 * m for m in range(2000)],
     head_s=[0.0] * 65,
     seq_s=0.0,
-    decode_attn_s=[0.0] * 65,
-    decode_attn_token_s=0.0,
-    prefill_attn_t0_s=0.0,
-    prefill_attn_pair_s=0.0,
-    prefill_attn_new_s=0.0,
-    prefill_attn_read_s=0.0,
+    attention=AttentionGroupPlan((AttentionPiece([0.0] * 65, 0.0),), 0.0, 0.0, 0.0, 0.0),
 )
 
 both_paths = pytest.mark.parametrize("reference", [False, True], ids=["strides", "steps"])

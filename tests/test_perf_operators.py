@@ -132,7 +132,7 @@ def test_hopper_prefills_narrow_heads_less_efficiently() -> None:
     for gpu, exponent in (("h100", 0.45), ("l40s", 0.0)):
         wide, slim = (StepModel(spec, load_gpu(gpu)).table(1, 1) for spec in (TWELVE, narrow))
         expected = 0.5 / 0.5**exponent
-        ratio = slim.prefill_attn_pair_s / wide.prefill_attn_pair_s
+        ratio = slim.groups[0].prefill_pair_s / wide.groups[0].prefill_pair_s
         assert ratio == pytest.approx(expected, rel=1e-12)
 
 

@@ -24,7 +24,9 @@ class StepTimes:
         self._decode_b = np.asarray(table.decode_b)
         self._token = np.asarray(table.token_s)
         self._head = np.asarray(table.head_s)
-        self._attn = np.asarray(table.decode_attn_s)
+        group = table.groups[0]
+        self._attn = np.asarray(group.decode[0].fixed_s)
+        self._attn_token_s = group.decode[0].token_s
 
     def decode_s(self, batch: FloatArray, kv_tokens: FloatArray) -> FloatArray:
         """Time [s] of a pure decode step of ``batch`` sequences reading ``kv_tokens`` together."""
@@ -54,19 +56,20 @@ class StepTimes:
             rows: tokens sampled.
         """
         x = self.table
+        group = x.groups[0]
         batch_ = np.asarray(batch, dtype=np.float64)
         decode = np.where(
-            batch_ > 0.0, _at(self._attn, batch_) + x.decode_attn_token_s * kv_tokens, 0.0
+            batch_ > 0.0, _at(self._attn, batch_) + self._attn_token_s * kv_tokens, 0.0
         )
         t = (
             _at(self._token, batch_ + new)
             + _at(self._head, np.asarray(rows, dtype=np.float64))
             + x.seq_s * (batch_ + chunks)
             + decode
-            + x.prefill_attn_t0_s
-            + x.prefill_attn_pair_s * pairs
-            + x.prefill_attn_new_s * new
-            + x.prefill_attn_read_s * read
+            + group.prefill_t0_s
+            + group.prefill_pair_s * pairs
+            + group.prefill_new_s * new
+            + group.prefill_read_s * read
         )
         return np.asarray(np.maximum(t, x.host_s), dtype=np.float64)
 

@@ -23,7 +23,7 @@ from simulator.perf.breakdown import OperatorTime, StepShape, breakdown
 from simulator.perf.forms import Array, Size
 from simulator.perf.operators import Operators, bind_operators
 from simulator.perf.precision import Precision
-from simulator.perf.table import StepTable
+from simulator.perf.table import AttentionGroupPlan, AttentionPiece, StepPiece, StepTable
 from simulator.units import GIB, MS
 
 __all__ = ["OperatorTime", "Precision", "StepModel", "StepTable"]
@@ -149,19 +149,20 @@ class StepModel:
         decode_a = token_s[:n] + head_s[:n] + self.c1_s * batch + attention_s
         per_kv_token = layers * self.operators_per_gpu.decode[2]
         fixed, per_pair, per_new, per_read = self.operators_per_gpu.prefill
+        attention = AttentionGroupPlan(
+            decode=(AttentionPiece(attention_s.tolist(), per_kv_token),),
+            prefill_t0_s=layers * fixed,
+            prefill_pair_s=layers * per_pair,
+            prefill_new_s=layers * per_new,
+            prefill_read_s=layers * per_read,
+        )
         return StepTable(
             host_s=self.host_s,
-            decode_a=decode_a.tolist(),
-            decode_b=[0.0] + [per_kv_token] * max_num_seqs,
             token_s=token_s.tolist(),
             head_s=head_s.tolist(),
             seq_s=self.c1_s,
-            decode_attn_s=attention_s.tolist(),
-            decode_attn_token_s=per_kv_token,
-            prefill_attn_t0_s=layers * fixed,
-            prefill_attn_pair_s=layers * per_pair,
-            prefill_attn_new_s=layers * per_new,
-            prefill_attn_read_s=layers * per_read,
+            groups=(attention,),
+            pieces=(StepPiece(decode_a.tolist(), ([0.0] + [per_kv_token] * max_num_seqs,)),),
         )
 
     # ------------------------------------------------------------------ where the time goes

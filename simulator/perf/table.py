@@ -1,23 +1,161 @@
 """The step-time model as plain Python floats, the only form the engine's hot loop touches.
 
-A *step* is one forward pass of one instance. With ``B`` decoding sequences that read ``S`` resident
-KV tokens together (the current token of each counts), a pure decode step takes
+A *step* is one forward pass of one instance. Attention layers come in *groups*: the layers of a
+group read the same share of each context, so that a decode step knows the batch only through the
+number of sequences ``B`` and, for each group ``g``, the KV tokens ``S_g`` they read together. A rank
+that only decodes takes
 
-    max(host_s, decode_a[B] + decode_b[B] * S)          [s]
+    max over pieces p of  a_p[B] + Σ_g b_pg[B]·S_g                              [s]
 
-and a step that also prefills chunks takes
+and a rank that also prefills chunks takes
 
-    max(host_s, token_s[B + Σc] + head_s[rows] + seq_s·(sequences)
-                + decode attention(B, S) + prefill attention(chunks))
+    token_s[B + Σc] + head_s[rows] + seq_s·(sequences)
+        + Σ_g (decode attention_g(B, S_g) + prefill attention_g(chunks))        [s]
 
-where a chunk ``(p, c)`` computes ``c`` new tokens after ``p`` cached ones. ``StepModel`` (the
-vectorised form) builds the table; a test holds both to the same numbers.
+where a chunk ``(p, c)`` computes ``c`` new tokens after ``p`` cached ones. An instance is one rank,
+or several that share nothing but the experts and run in lock-step (attention data parallelism):
+
+    step = max(host_s, max over ranks of the rank's time + joint_s[new tokens of all ranks])
+
+``StepModel`` (the vectorised form) builds the table; a test holds both to the same numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+Reads = float | tuple[float, ...] | list[float]
+"""KV tokens read by a batch: one number for each attention group, or a number if there is one."""
+
+Chunks = Sequence[tuple[int, int]]
+"""``(cached tokens p, new tokens c)`` of every prefilling sequence."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AttentionPiece:
+    """Decode attention of a group as an affine function of the KV tokens read.
+
+    Attributes:
+        fixed_s: index ``B`` = 0..max_num_seqs: what does not depend on the context [s]; 0 at 0.
+        token_s: per KV token read [s/token].
+    """
+
+    fixed_s: list[float]
+    token_s: float
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AttentionGroupPlan:
+    """Attention layers whose queries read the same share of their context.
+
+    A query whose context is ``L`` tokens (its own counts) reads ``min(L, window)`` of them, or, with
+    chunk-local attention, ``(L - 1) mod local_chunk + 1``: those of its own chunk. Times are sums
+    over the group's layers.
+
+    Attributes:
+        decode: its decode attention in a step that also prefills: the largest of these.
+        prefill_t0_s: fixed cost of the prefill-attention kernels of one step [s].
+        prefill_pair_s: per query-key pair (``pairs``) [s/pair].
+        prefill_new_s: per new token: Q, O and the KV written [s/token].
+        prefill_read_s: per KV token read back (``read_back``) [s/token].
+        window: tokens a query reads at most; None: all.
+        local_chunk: tokens of a chunk that queries do not look beyond; None: no chunks. At most one
+            of ``window`` and ``local_chunk`` is given.
+        units: KV units a block of ``block_tokens`` tokens takes in this group; capacities are in
+            units. 1 where there is one group: a unit is then a block.
+    """
+
+    decode: tuple[AttentionPiece, ...]
+    prefill_t0_s: float
+    prefill_pair_s: float
+    prefill_new_s: float
+    prefill_read_s: float
+    window: int | None = None
+    local_chunk: int | None = None
+    units: int = 1
+
+    @property
+    def span(self) -> int | None:
+        """Most tokens whose KV a sequence keeps in this group; None: all of them."""
+        return self.local_chunk if self.window is None else self.window
+
+    def reads(self, context: int) -> int:
+        """KV tokens a decode step reads for a sequence whose context is ``context`` ≥ 1 tokens."""
+        if self.window is not None:
+            return min(context, self.window)
+        if self.local_chunk is not None:
+            return (context - 1) % self.local_chunk + 1
+        return context
+
+    def pairs(self, cached: int, new: int) -> float:
+        """Query-key pairs of a chunk under the causal mask, a query's own token counted half.
+
+        ``∫ read(x) dx`` from ``cached`` to ``cached + new``: ``c·p + c²/2`` for full attention.
+        """
+        if self.window is None and self.local_chunk is None:
+            return new * (cached + 0.5 * new)
+        return self._pairs_up_to(cached + new) - self._pairs_up_to(cached)
+
+    def _pairs_up_to(self, x: int) -> float:
+        if self.window is not None:
+            below = min(x, self.window)
+            return 0.5 * below * below + self.window * (x - below)
+        assert self.local_chunk is not None
+        whole, rest = divmod(x, self.local_chunk)
+        return 0.5 * (whole * self.local_chunk * self.local_chunk + rest * rest)
+
+    def read_back(self, cached: int, new: int) -> int:
+        """KV tokens a chunk reads, its own included: those any of its queries looks at."""
+        if self.window is not None:
+            return min(cached, self.window) + new
+        if self.local_chunk is not None:
+            return cached % self.local_chunk + new
+        return cached + new
+
+    def decode_s(self, batch: int, reads: float) -> float:
+        """Decode attention [s] of ``batch`` ≥ 1 sequences that read ``reads`` KV tokens together."""
+        pieces = self.decode
+        t = pieces[0].fixed_s[batch] + pieces[0].token_s * reads
+        for piece in pieces[1:]:
+            t = max(t, piece.fixed_s[batch] + piece.token_s * reads)
+        return t
+
+    def prefill_s(self, chunks: Chunks) -> float:
+        """Prefill attention [s] of at least one chunk."""
+        new = 0
+        pairs = 0.0
+        read = 0
+        if self.window is None and self.local_chunk is None:
+            for p, c in chunks:
+                new += c
+                pairs += c * (p + 0.5 * c)
+                read += p + c
+        else:
+            for p, c in chunks:
+                new += c
+                pairs += self.pairs(p, c)
+                read += self.read_back(p, c)
+        return (
+            self.prefill_t0_s
+            + self.prefill_pair_s * pairs
+            + self.prefill_new_s * new
+            + self.prefill_read_s * read
+        )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StepPiece:
+    """A rank's pure decode step as an affine function of the KV tokens read.
+
+    Attributes:
+        a: index ``B`` = 0..max_num_seqs: everything that does not depend on the context, overheads
+            included [s]; 0 at 0.
+        b: for each attention group, index ``B``: time per KV token read [s/token].
+    """
+
+    a: list[float]
+    b: tuple[list[float], ...]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -26,73 +164,125 @@ class StepTable:
 
     Attributes:
         host_s: lower bound of any step set by the host loop [s]; 0 when the host never binds.
-        decode_a: index ``B`` = 0..max_num_seqs: everything in a pure decode step that does not
-            depend on the resident context, ``c0`` and ``c1·B`` included [s]. ``decode_a[0]`` is 0.
-        decode_b: index ``B``: time per resident KV token read [s/token].
-        token_s: index ``m`` = 0..max tokens of a step: GEMMs, elementwise kernels, collectives and
-            ``c0`` of a step over ``m`` new tokens, language-model head apart [s].
+        token_s: index ``m`` = 0..max tokens of a rank's step: GEMMs, elementwise kernels,
+            collectives and ``c0`` of a step over ``m`` new tokens, language-model head apart [s].
         head_s: index ``rows`` of sampled tokens: the language-model head [s].
         seq_s: overhead per sequence in a step, ``c1`` [s].
-        decode_attn_s: index ``B``: the part of decode attention that does not depend on S [s].
-        decode_attn_token_s: decode attention per resident KV token [s/token].
-        prefill_attn_t0_s: fixed cost of the prefill-attention kernels of one step [s].
-        prefill_attn_pair_s: per query-key pair under the causal mask, ``c·p + c²/2`` [s/pair].
-        prefill_attn_new_s: per new token: Q, O and the KV written [s/token].
-        prefill_attn_read_s: per KV token read back, ``p + c`` of each chunk [s/token].
+        groups: the attention groups, at least one; the first is the one that reads everything,
+            where there is such a one.
+        pieces: a rank's pure decode step, the largest of these, at least one.
+        joint_s: index ``m`` = 0..ranks · max tokens: what a step over ``m`` new tokens on all ranks
+            together adds once: experts and their collectives [s]. None with one rank: all of it is in
+            ``pieces`` and ``token_s``.
+        ranks: attention-data-parallel ranks of an instance that run in lock-step. Sequences, token
+            budget and KV capacity are those of one rank.
+        stages: pipeline stages. Times of a table are those of a whole pass; a prefill instance takes
+            its next batch after the time of one stage, latency / stages. (Decode rounds have the
+            pipeline folded into their time.)
     """
 
     host_s: float
-    decode_a: list[float]
-    decode_b: list[float]
     token_s: list[float]
     head_s: list[float]
     seq_s: float
-    decode_attn_s: list[float]
-    decode_attn_token_s: float
-    prefill_attn_t0_s: float
-    prefill_attn_pair_s: float
-    prefill_attn_new_s: float
-    prefill_attn_read_s: float
+    groups: tuple[AttentionGroupPlan, ...]
+    pieces: tuple[StepPiece, ...]
+    joint_s: list[float] | None = None
+    ranks: int = 1
+    stages: int = 1
 
     def __repr__(self) -> str:
         return f"StepTable(≤ {len(self.decode_a) - 1} sequences, ≤ {self.max_tokens} tokens)"
 
     @property
     def max_tokens(self) -> int:
-        """Largest number of new tokens one step may compute."""
+        """Largest number of new tokens one step of a rank may compute."""
         return len(self.token_s) - 1
 
-    def decode_s(self, batch: int, kv_tokens: int) -> float:
-        """Time [s] of a step that decodes ``batch`` sequences reading ``kv_tokens`` KV tokens."""
-        t = self.decode_a[batch] + self.decode_b[batch] * kv_tokens
-        return t if t > self.host_s else self.host_s
+    @property
+    def decode_a(self) -> list[float]:
+        """``a[B]`` of the first piece [s]."""
+        return self.pieces[0].a
 
-    def mixed_s(
-        self, batch: int, kv_tokens: int, chunks: Sequence[tuple[int, int]], rows: int
-    ) -> float:
-        """Time [s] of a step that decodes ``batch`` sequences and prefills ``chunks``.
+    @property
+    def decode_b(self) -> list[float]:
+        """``b[B]`` of the first piece and group [s/token]."""
+        return self.pieces[0].b[0]
+
+    @property
+    def affine(self) -> bool:
+        """One group that reads everything, and one piece: a decode step is affine in ΣL."""
+        return len(self.pieces) == 1 and not self.windowed and len(self.groups) == 1
+
+    @property
+    def windowed(self) -> bool:
+        """Whether some group does not read the whole context."""
+        return any(group.span is not None for group in self.groups)
+
+    # ------------------------------------------------------------------ one rank
+
+    def rank_decode_s(self, batch: int, reads: Reads) -> float:
+        """Time [s] of a rank that decodes ``batch`` sequences, host bound and joint part apart."""
+        read = _reads(reads)
+        return max(
+            piece.a[batch] + sum(b[batch] * s for b, s in zip(piece.b, read, strict=True))
+            for piece in self.pieces
+        )
+
+    def rank_mixed_s(self, batch: int, reads: Reads, chunks: Chunks, rows: int) -> float:
+        """Time [s] of a rank that decodes and prefills, host bound and joint part apart.
 
         Args:
             batch: decoding sequences.
-            kv_tokens: KV tokens they read together.
-            chunks: ``(cached tokens p, new tokens c)`` of every prefilling sequence.
+            reads: KV tokens they read together, for each group.
+            chunks: what it prefills; may be empty.
             rows: tokens sampled at the end of the step: ``batch`` plus the prefills that end in it.
         """
         new = 0
-        pairs = 0.0
-        read = 0
-        for p, c in chunks:
+        for _, c in chunks:
             new += c
-            pairs += c * (p + 0.5 * c)
-            read += p + c
         t = self.token_s[batch + new] + self.head_s[rows] + self.seq_s * (batch + len(chunks))
-        if batch:
-            t += self.decode_attn_s[batch] + self.decode_attn_token_s * kv_tokens
-        if chunks:
-            t += (
-                self.prefill_attn_t0_s
-                + self.prefill_attn_pair_s * pairs
-                + self.prefill_attn_new_s * new
-                + self.prefill_attn_read_s * read
-            )
-        return t if t > self.host_s else self.host_s
+        for group, s in zip(self.groups, _reads(reads), strict=True):
+            if batch:
+                t += group.decode_s(batch, s)
+            if chunks:
+                t += group.prefill_s(chunks)
+        return t
+
+    # ------------------------------------------------------------------ a whole step
+
+    def joined_s(self, slowest_s: float, tokens: int) -> float:
+        """Time [s] of a step whose slowest rank takes ``slowest_s``.
+
+        Args:
+            slowest_s: the largest of the ranks' times [s].
+            tokens: new tokens of all ranks, decoded and prefilled.
+        """
+        if self.joint_s is not None:
+            slowest_s += self.joint_s[tokens]
+        return slowest_s if slowest_s > self.host_s else self.host_s
+
+    def decode_s(self, batch: int, reads: Reads) -> float:
+        """Time [s] of a step in which one rank decodes ``batch`` sequences and others do nothing.
+
+        Args:
+            batch: sequences.
+            reads: KV tokens they read together, for each group.
+        """
+        return self.joined_s(self.rank_decode_s(batch, reads), batch)
+
+    def mixed_s(self, batch: int, reads: Reads, chunks: Chunks, rows: int) -> float:
+        """Time [s] of a step in which one rank decodes and prefills and others do nothing.
+
+        Args:
+            batch: decoding sequences.
+            reads: KV tokens they read together, for each group.
+            chunks: ``(cached tokens p, new tokens c)`` of every prefilling sequence.
+            rows: tokens sampled at the end of the step: ``batch`` plus the prefills that end in it.
+        """
+        tokens = batch + sum(c for _, c in chunks)
+        return self.joined_s(self.rank_mixed_s(batch, reads, chunks, rows), tokens)
+
+
+def _reads(reads: Reads) -> Sequence[float]:
+    return reads if isinstance(reads, (tuple, list)) else (reads,)
