@@ -130,3 +130,12 @@ def test_all_reduce_time_never_falls_with_bytes_or_ranks(size: int, gpus: int, g
     base = float(forms.all_reduce_s(size, gpus, **REDUCE)) * (1 - 1e-12)
     assert forms.all_reduce_s(size + grow, gpus, **REDUCE) >= base
     assert forms.all_reduce_s(size, gpus + 1, **REDUCE) >= base
+
+
+def test_large_gemms_reach_their_sustained_share_of_the_peak() -> None:
+    assert forms.sustained_share([1, 256, 512, 1024, 9999], 0.6) == pytest.approx(
+        [1.0, 1.0, 0.8, 0.6, 0.6]
+    )
+    unit = {**UNIT, "bandwidth": 1e30, "t0_s": 0.0}
+    benchmarked = forms.gemm_s(4096, 7, 3, p=4.0, **unit)
+    assert forms.gemm_s(4096, 7, 3, p=4.0, sustained=0.5, **unit) == pytest.approx(2 * benchmarked)

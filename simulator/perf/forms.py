@@ -26,6 +26,27 @@ Array = npt.NDArray[np.float64]
 Size = npt.ArrayLike
 
 
+SHORT_ROWS, LONG_ROWS = 256.0, 1024.0
+"""GEMMs of at most ``SHORT_ROWS`` rows run at the clocks a short benchmark sees, those of
+``LONG_ROWS`` and more at the clocks a served prefill sustains [rows]."""
+
+
+def sustained_share(m: Size, sustained: float) -> Array:
+    """Share of a GEMM's benchmarked efficiency that serving reaches over ``m`` rows [1].
+
+    Benchmarks time a kernel alone; a prefill step of a serving engine runs for tens of
+    milliseconds at the power limit, between kernels that evict its inputs, and its large GEMMs
+    reach less. 1 up to 256 rows, ``sustained`` from 1,024 on, linear in log m between.
+
+    Args:
+        m: rows: tokens [1].
+        sustained: the share large GEMMs reach [1].
+    """
+    m = np.clip(_float(m), SHORT_ROWS, LONG_ROWS)
+    way = np.log(m / SHORT_ROWS) / np.log(LONG_ROWS / SHORT_ROWS)
+    return np.asarray(1.0 - (1.0 - sustained) * way)
+
+
 def gemm_terms(
     m: Size,
     n: Size,
@@ -38,13 +59,14 @@ def gemm_terms(
     weight_bytes: float = 2.0,
     input_bytes: float = 2.0,
     output_bytes: float = 2.0,
+    sustained: float = 1.0,
 ) -> tuple[Array, Array]:
     """The two limits of a GEMM: time of its arithmetic alone, and of its memory traffic alone [s].
 
     Arguments as in ``gemm_s``.
     """
     m, n, k = _float(m), _float(n), _float(k)
-    compute = 2.0 * m * n * k / (peak_flops * compute_eff)
+    compute = 2.0 * m * n * k / (peak_flops * compute_eff * sustained_share(m, sustained))
     traffic = n * k * weight_bytes + m * k * input_bytes + m * n * output_bytes
     return compute, traffic / (bandwidth * memory_eff)
 
@@ -64,6 +86,7 @@ def gemm_s(
     input_bytes: float = 2.0,
     output_bytes: float = 2.0,
     quant_eff: float | None = None,
+    sustained: float = 1.0,
 ) -> Array:
     """Time [s] of ``y[m,n] = x[m,k] · W[k,n]``: a roofline [1] whose corner is a p-norm.
 
@@ -85,6 +108,7 @@ def gemm_s(
         output_bytes: bytes of one output [bytes].
         quant_eff: fraction of ``bandwidth`` reached by the quantisation kernel [1]; None: no such
             kernel.
+        sustained: see ``sustained_share`` [1].
     """
     compute, memory = gemm_terms(
         m,
@@ -97,6 +121,7 @@ def gemm_s(
         weight_bytes=weight_bytes,
         input_bytes=input_bytes,
         output_bytes=output_bytes,
+        sustained=sustained,
     )
     time = t0_s + _p_norm(compute, memory, p)
     if quant_eff is not None:

@@ -38,6 +38,7 @@ class GemmArgs(TypedDict):
     input_bytes: float
     output_bytes: float
     quant_eff: float | None
+    sustained: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class Gemm:
             weight_bytes=a["weight_bytes"],
             input_bytes=a["input_bytes"],
             output_bytes=a["output_bytes"],
+            sustained=a["sustained"],
         )
         return largest(compute=float(compute), memory=float(memory), latency=a["t0_s"])
 
@@ -191,7 +193,12 @@ class Operators:
 
 
 def bind_operators(
-    model: ModelSpec, gpu: GpuProfile, tp: int, precision: Precision, family: str | None = None
+    model: ModelSpec,
+    gpu: GpuProfile,
+    tp: int,
+    precision: Precision,
+    family: str | None = None,
+    sustained: float = 1.0,
 ) -> Operators:
     """Bind every kernel of a step to its parameters.
 
@@ -201,6 +208,8 @@ def bind_operators(
         tp: tensor-parallel degree.
         precision: number formats.
         family: kernel family of the profile; its first when None.
+        sustained: share of their efficiency the layers' GEMMs keep in long steps, see
+            ``forms.sustained_share`` [1].
 
     Raises:
         ModelError: ``tp`` does not shard the model, or its layers are of a kind without a form.
@@ -212,7 +221,8 @@ def bind_operators(
     kernels = gpu.family(family)
     bus = _check_fabric(gpu, kernels, tp)
     compute = _compute_dtype(kernels, precision)
-    weights = _gemm_args(gpu, kernels, compute, precision.weight_bytes)
+    static = precision.activations == "static"
+    weights = _gemm_args(gpu, kernels, compute, precision.weight_bytes, sustained, static=static)
     head_args = _gemm_args(gpu, kernels, "bf16", ACTIVATION_BYTES)
     kv_heads = attention.kv_heads_per_gpu(tp)
     q_width = attention.heads // tp * attention.head_dim
@@ -292,9 +302,16 @@ def _compute_dtype(kernels: KernelFamily, precision: Precision) -> str:
 
 
 def _gemm_args(
-    gpu: GpuProfile, kernels: KernelFamily, compute: str, weight_bytes: float
+    gpu: GpuProfile,
+    kernels: KernelFamily,
+    compute: str,
+    weight_bytes: float,
+    sustained: float = 1.0,
+    *,
+    static: bool = False,
 ) -> GemmArgs:
-    params = for_dtype(kernels.gemm, compute)
+    # no table of fp8 kernels without a quantisation kernel: the bf16 kernel's shape stands in
+    params = for_dtype(kernels.gemm, "bf16" if static else compute)
     return GemmArgs(
         t0_s=params.t0_s.value,
         peak_flops=gpu.peak_flops(compute),
@@ -306,6 +323,7 @@ def _gemm_args(
         input_bytes=1.0 if compute == "fp8" else ACTIVATION_BYTES,
         output_bytes=ACTIVATION_BYTES,
         quant_eff=None if params.quant_eff is None else params.quant_eff.value,
+        sustained=sustained,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from simulator.errors import ModelError
 
 Dtype = Literal["bf16", "fp8"]
+Activations = Literal["dynamic", "static"]
 DTYPE_BYTES: dict[str, float] = {"bf16": 2.0, "fp8": 1.0}
 
 
@@ -21,13 +22,22 @@ class Precision:
             units computes in bf16 whatever is asked, with the weights read as stored
             (weight-only), as serving engines do.
         kv: type of the KV cache.
+        activations: who scales the inputs of an fp8 multiplication. ``dynamic``: a kernel of its
+            own before every GEMM, as in the measured tables; ``static``: the checkpoint holds the
+            scales, and the kernel before writes fp8 already.
     """
 
     weights: Dtype = "bf16"
     compute: Dtype | None = None
     kv: Dtype = "bf16"
+    activations: Activations = "dynamic"
 
     def __post_init__(self) -> None:
+        if self.activations not in get_args(Activations):
+            raise ModelError(
+                f"precision.activations: {self.activations!r} is unknown; allowed: "
+                f"{', '.join(get_args(Activations))}."
+            )
         for field in ("weights", "compute", "kv"):
             found = getattr(self, field)
             if found not in get_args(Dtype) and not (field == "compute" and found is None):

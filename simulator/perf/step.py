@@ -54,6 +54,8 @@ class StepModel:
             binds (engines with CUDA graphs).
         c0_s: overhead per step [s].
         c1_s: overhead per sequence in a step [s].
+        sustained: share of their efficiency the layers' GEMMs keep in the long steps of a serving
+            engine, see ``forms.sustained_share`` [1].
 
     Raises:
         ModelError: ``tp`` does not shard the model.
@@ -69,10 +71,13 @@ class StepModel:
     host_s: float = 0.0
     c0_s: float = C0_S
     c1_s: float = C1_S
+    sustained: float = 1.0
     operators_per_gpu: Operators = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        bound = bind_operators(self.model, self.gpu, self.tp, self.precision, self.kernels)
+        bound = bind_operators(
+            self.model, self.gpu, self.tp, self.precision, self.kernels, self.sustained
+        )
         object.__setattr__(self, "operators_per_gpu", bound)
 
     # ------------------------------------------------------------------ time
@@ -208,6 +213,11 @@ class StepModel:
         if self.compute != (self.precision.compute or self.precision.weights):
             notes.append(
                 f"{self.gpu.name} has no fp8 GEMM: fp8 weights are weight-only, computed in bf16."
+            )
+        if self.precision.activations == "static" and self.compute == "fp8":
+            notes.append(
+                "fp8 GEMMs with static scales are not measured: the bf16 kernel's fixed cost and "
+                "corner with the fp8 peak (assumed)."
             )
         if self.precision.kv not in dict(self.operators_per_gpu.family.decode_attention):
             notes.append(

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from simulator.perf.precision import Activations
 from simulator.scenario.deployment import FirstToken, Reserve, Role, RouterName, TransferMode
 from simulator.scenario.target_schema import Targets
 from simulator.scenario.values import (
@@ -43,9 +44,15 @@ class PrecisionBits(Section):
         Field(description="their multiplication; default: as the weights, bf16 where the GPU must"),
     ] = None
     kv: Annotated[Bits, Field(description="KV cache")] = "bf16"
+    activations: Annotated[
+        Activations,
+        Field(description="scales of fp8 inputs: by a kernel of its own, or in the checkpoint"),
+    ] = "dynamic"
 
     @model_validator(mode="after")
     def _quantised(self) -> PrecisionBits:
+        if self.activations == "static" and "fp8" not in (self.weights, self.compute):
+            raise refuse("activations", "has no effect with weights: bf16; allowed: leave it out.")
         if self.compute == "fp8" and self.weights != "fp8":
             raise refuse("compute", "found fp8; allowed with weights: bf16: bf16.")
         return self
@@ -150,6 +157,13 @@ class Overheads(Section):
     host_s: Annotated[
         Seconds | None,
         Field(description="shortest step of the host loop [s]; default: the step model's"),
+    ] = None
+    sustained: Annotated[
+        Fraction | None,
+        Field(
+            description="share of their benchmarked efficiency GEMMs keep in long steps "
+            "[fraction]; default: 1"
+        ),
     ] = None
 
 
