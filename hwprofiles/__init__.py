@@ -12,6 +12,7 @@ from hwprofiles.param import Param, Source
 from hwprofiles.prices import PriceBook
 from hwprofiles.profile import (
     AllReduceParams,
+    Borrowing,
     BusAllReduce,
     DecodeAttentionParams,
     ElementwiseParams,
@@ -24,6 +25,7 @@ from hwprofiles.profile import (
 
 __all__ = [
     "AllReduceParams",
+    "Borrowing",
     "BusAllReduce",
     "DecodeAttentionParams",
     "ElementwiseParams",

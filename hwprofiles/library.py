@@ -36,7 +36,7 @@ def load_gpu(name_or_path: str | Path) -> GpuProfile:
     """
     path = _as_path(name_or_path)
     if path is not None:
-        return gpu_profile(read_yaml(path, str(path)))
+        return gpu_profile(read_yaml(path, str(path)), _lend)
     name = str(name_or_path).lower()
     if name in _bundled("gpus"):
         return _bundled_gpu(name)
@@ -45,6 +45,18 @@ def load_gpu(name_or_path: str | Path) -> GpuProfile:
         known = [*gpu_names(), *(alias for alias, _ in _gpu_aliases())]
         raise ProfileError(f"GPU '{name_or_path}' is unknown; {suggest(name, known)}")
     return _bundled_gpu(canonical)
+
+
+def _lend(name_or_path: str) -> GpuProfile:
+    """The GPU another one borrows from: bundled, or a file that does not borrow in turn."""
+    path = _as_path(name_or_path)
+    if path is None:
+        return load_gpu(name_or_path)
+    return gpu_profile(read_yaml(path, str(path)), _no_lender)
+
+
+def _no_lender(name: str) -> GpuProfile:
+    raise ProfileError(f"a GPU that borrows from {name} cannot lend; allowed: a calibrated GPU.")
 
 
 def load_link(name_or_path: str | Path) -> LinkProfile:
@@ -100,7 +112,8 @@ def _bundled(folder: str) -> dict[str, Traversable]:
 
 @cache
 def _bundled_gpu(name: str) -> GpuProfile:
-    return gpu_profile(read_yaml(_bundled("gpus")[name], f"hwprofiles/gpus/{name}.yaml"))
+    file = read_yaml(_bundled("gpus")[name], f"hwprofiles/gpus/{name}.yaml")
+    return gpu_profile(file, _lend)
 
 
 @cache
@@ -110,5 +123,9 @@ def _bundled_link(name: str) -> LinkProfile:
 
 @cache
 def _gpu_aliases() -> tuple[tuple[str, str], ...]:
-    gpus = (_bundled_gpu(name) for name in gpu_names())
-    return tuple((alias, gpu.name) for gpu in gpus for alias in gpu.aliases)
+    """Read without the kernels: a name must not cost the parsing of every profile."""
+    found = []
+    for name, file in sorted(_bundled("gpus").items()):
+        aliases = read_yaml(file, f"hwprofiles/gpus/{name}.yaml").get("aliases")
+        found += [] if aliases is None else [(a.lower(), name) for a in aliases.texts()]
+    return tuple(found)

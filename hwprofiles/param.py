@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-SourceKind = Literal["datasheet", "measured", "fitted", "assumed"]
+SourceKind = Literal["datasheet", "measured", "fitted", "borrowed", "assumed"]
 SOURCE_KINDS: tuple[SourceKind, ...] = get_args(SourceKind)
 
 
@@ -16,7 +16,8 @@ class Source:
 
     Attributes:
         kind: ``datasheet`` (the vendor's), ``measured`` (on a named device), ``fitted`` (to named
-            measurements, with the error it reached) or ``assumed`` (a stated guess).
+            measurements, with the error it reached), ``borrowed`` (from a named GPU's profile) or
+            ``assumed`` (a stated guess).
         text: which data sheet, device, measurements or reasoning.
     """
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from hwprofiles import schema
+from hwprofiles.borrow import ERRORS, Terms, borrow_all_reduce, borrow_families
+from hwprofiles.consistency import check_consistent
 from hwprofiles.links import LinkProfile
 from hwprofiles.node import Node
 from hwprofiles.param import Field, Param, Source
 from hwprofiles.prices import PriceBook
 from hwprofiles.profile import (
     AllReduceParams,
+    Borrowing,
     BusAllReduce,
     DecodeAttentionParams,
     ElementwiseParams,
@@ -21,6 +25,7 @@ from hwprofiles.profile import (
     NvlinkAllReduce,
     PrefillAttentionParams,
 )
+from simulator.errors import ProfileError
 
 SCHEMA_VERSION = 1
 _VERSION = Field("schema", "1", SCHEMA_VERSION, SCHEMA_VERSION, "version", integer=True)
@@ -29,27 +34,101 @@ _PRICE = Field("usd_per_gpu_hour", "USD/h", 0.0, 1e4, "price")
 T = TypeVar("T")
 
 
-def gpu_profile(node: Node) -> GpuProfile:
+Lend = Callable[[str], GpuProfile]
+"""How a profile that borrows finds its lender by name."""
+
+
+def gpu_profile(node: Node, lend: Lend) -> GpuProfile:
     """A GPU profile.
+
+    Args:
+        node: the file.
+        lend: the profile of a GPU by name.
 
     Raises:
         ProfileError: one sentence with file, field path, what was found and what is allowed.
     """
     sources = _head(node, ("aliases", "gpu", "kernels"))
     aliases = node.get("aliases")
-    kernels = node.child("kernels")
-    families = tuple(_family(kernels.child(name), name, sources) for name in kernels.keys())  # noqa: SIM118 (not a dict)
-    if not families:
-        kernels.fail("no kernel family", "at least one is required")
+    name = node.child("name").text().lower()
+    sheet = node.child("gpu").params(schema.GPU, sources)
+    families, borrowing = _kernels(node.child("kernels"), name, sheet, sources, lend)
     profile = GpuProfile(
-        name=node.child("name").text().lower(),
+        name=name,
         aliases=() if aliases is None else tuple(a.lower() for a in aliases.texts()),
         description=node.child("description").text(),
         kernels=families,
-        **node.child("gpu").params(schema.GPU, sources),
+        borrowing=borrowing,
+        **sheet,
     )
-    _check_consistent(profile, node)
+    check_consistent(profile, node)
     return profile
+
+
+def _kernels(
+    node: Node, name: str, sheet: dict[str, Param], sources: dict[str, Source], lend: Lend
+) -> tuple[tuple[KernelFamily, ...], Borrowing | None]:
+    """Kernel families: the file's own, or another GPU's where it says ``borrow``."""
+    names = node.keys()
+    if not names:
+        node.fail("no kernel family", "at least one is required (or borrow: a calibrated GPU)")
+    if "borrow" not in names:
+        return tuple(_family(node.child(key), key, sources) for key in names), None
+    node.keys(("borrow", "all_reduce", "scale", "note"))
+    scale = node.get("scale")
+    terms = Terms(
+        name=name,
+        lender=_lender(node.child("borrow"), lend),
+        sheet=sheet,
+        scale={} if scale is None else _scale(scale, sources),
+    )
+    reduce_node = node.get("all_reduce")
+    found, other = _borrowed_all_reduce(reduce_node, terms, sources, lend)
+    if reduce_node is None and isinstance(found, NvlinkAllReduce) != (
+        "nvlink_bytes_per_s" in sheet
+    ):
+        node.fail(
+            f"{terms.lender.name} has another fabric than {name}",
+            "allowed: with all_reduce, say whose it is or give its parameters",
+        )
+    note = node.get("note")
+    return borrow_families(terms, found), Borrowing(
+        lender=terms.lender.name,
+        all_reduce_lender=other,
+        note="" if note is None else note.text(),
+        errors=tuple((operator, *bounds) for operator, bounds in ERRORS.items()),
+    )
+
+
+def _lender(node: Node, lend: Lend) -> GpuProfile:
+    try:
+        lender = lend(node.text())
+    except ProfileError as error:
+        raise ProfileError(f"{node.where}: {node.path}: {error}") from error
+    if not lender.calibrated:
+        node.fail(f"{lender.name} is not calibrated itself", "allowed: a calibrated GPU")
+    return lender
+
+
+def _scale(node: Node, sources: dict[str, Source]) -> dict[str, Param]:
+    known = [f"{op}.{f.name}" for op in _OPERATORS for f in schema.SECTIONS[op]]
+    return {key: node.child(key).param(schema.SCALE, sources) for key in node.keys(known)}
+
+
+_OPERATORS = ("gemm", "decode_attention", "prefill_attention", "elementwise")
+
+
+def _borrowed_all_reduce(
+    node: Node | None, terms: Terms, sources: dict[str, Source], lend: Lend
+) -> tuple[AllReduceParams | None, str | None]:
+    """The all-reduce of a borrower, and whose it is where another GPU's than its kernels'."""
+    if node is None:
+        return borrow_all_reduce(terms), None
+    if "borrow" not in node.keys():  # noqa: SIM118 (not a dict)
+        return _all_reduce(node, sources), None
+    node.keys(("borrow",))
+    lender = _lender(node.child("borrow"), lend)
+    return borrow_all_reduce(replace(terms, lender=lender)), lender.name
 
 
 def link_profile(node: Node) -> LinkProfile:
@@ -100,7 +179,9 @@ def _family(node: Node, name: str, sources: dict[str, Source]) -> KernelFamily:
     all_reduce = node.get("all_reduce")
     return KernelFamily(
         name=name,
-        gemm=_typed(node.child("gemm"), schema.GEMM, sources, GemmParams),
+        gemm=_typed(
+            node.child("gemm"), schema.GEMM, sources, GemmParams, dtypes=schema.GEMM_DTYPES
+        ),
         decode_attention=_typed(
             node.child("decode_attention"), schema.DECODE_ATTENTION, sources, DecodeAttentionParams
         ),
@@ -118,14 +199,18 @@ def _family(node: Node, name: str, sources: dict[str, Source]) -> KernelFamily:
 
 
 def _typed(
-    node: Node, fields: tuple[Field, ...], sources: dict[str, Source], make: Callable[..., T]
+    node: Node,
+    fields: tuple[Field, ...],
+    sources: dict[str, Source],
+    make: Callable[..., T],
+    dtypes: tuple[str, ...] = schema.DTYPES,
 ) -> tuple[tuple[str, T], ...]:
     """Parameters by type; those of bf16 are required."""
-    node.keys(schema.DTYPES)
+    node.keys(dtypes)
     node.child("bf16")
     return tuple(
         (dtype, make(**found.params(fields, sources)))
-        for dtype in schema.DTYPES
+        for dtype in dtypes
         if (found := node.get(dtype)) is not None
     )
 
@@ -148,17 +233,3 @@ def _bus(node: Node, key: str, sources: dict[str, Source]) -> BusAllReduce:
         node.fail(f"key '{key}'", "allowed: n2, n3, … (a number of GPUs)")
     params: dict[str, Param] = node.child(key).params(schema.BUS_ALL_REDUCE, sources)
     return BusAllReduce(gpus=int(key.removeprefix("n")), **params)
-
-
-def _check_consistent(profile: GpuProfile, node: Node) -> None:
-    """What one field says must not contradict another."""
-    for family in profile.kernels:
-        path = f"kernels.{family.name}"
-        if isinstance(family.all_reduce, NvlinkAllReduce) and profile.nvlink_bytes_per_s is None:
-            Node(None, node.where, f"{path}.all_reduce.nvlink").fail(
-                "found without gpu.nvlink_bytes_per_s", "give both or neither"
-            )
-        if "fp8" in dict(family.gemm) and not profile.has_fp8:
-            Node(None, node.where, f"{path}.gemm.fp8").fail(
-                "found without gpu.fp8_flops", "give both or neither"
-            )

@@ -103,6 +103,38 @@ class KernelFamily:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Borrowing:
+    """Whose kernels a GPU without measurements of its own runs with.
+
+    Attributes:
+        lender: the calibrated GPU its kernels come from.
+        all_reduce_lender: where its all-reduce comes from, when another GPU; else None.
+        note: what the reader should know besides; empty for nothing.
+        errors: (operator, lowest, highest) mean relative error that borrowing cost where it could
+            be checked.
+    """
+
+    lender: str
+    all_reduce_lender: str | None
+    note: str
+    errors: tuple[tuple[str, float, float], ...]
+
+    def sentence(self, name: str) -> str:
+        """What every report says of this GPU, called ``name`` there."""
+        ranges = [
+            f"{100 * low:.0f}-{100 * high:.0f} % for {operator.replace('_', ' ')}"
+            for operator, low, high in self.errors
+        ]
+        bus = f", its all-reduce from {self.all_reduce_lender}" if self.all_reduce_lender else ""
+        note = f" {self.note}" if self.note else ""
+        return (
+            f"{name} is not calibrated: its kernel efficiencies are borrowed from "
+            f"{self.lender}{bus}; between calibrated GPUs that cost errors of "
+            f"{', '.join(ranges[:-1])} and {ranges[-1]}.{note}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GpuProfile:
     """A GPU type. Data-sheet fields are described in ``schema.GPU``.
 
@@ -111,6 +143,7 @@ class GpuProfile:
         aliases: other names it answers to.
         description: one line for reports.
         kernels: kernel families; the first is the default.
+        borrowing: whose kernels these are; None when they were fitted to this GPU.
     """
 
     name: str
@@ -127,21 +160,51 @@ class GpuProfile:
     tdp_w: Param
     kernels: tuple[KernelFamily, ...]
     fp8_flops: Param | None = None
+    fp4_flops: Param | None = None
     int8_ops: Param | None = None
     nvlink_bytes_per_s: Param | None = None
+    idle_w: Param | None = None
+    memory_bound_w: Param | None = None
+    compute_bound_w: Param | None = None
+    borrowing: Borrowing | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether its kernel parameters are its own and not another GPU's."""
+        return self.borrowing is None
+
+    @property
+    def borrowed_from(self) -> str | None:
+        """The GPU its kernel parameters come from; None when they are its own."""
+        return None if self.borrowing is None else self.borrowing.lender
+
+    @property
+    def caution(self) -> str | None:
+        """What every report must say of this GPU; None when it is calibrated."""
+        return None if self.borrowing is None else self.borrowing.sentence(self.name)
 
     @property
     def has_fp8(self) -> bool:
         """Whether it multiplies in fp8; if not, fp8 weights are weight-only."""
         return self.fp8_flops is not None
 
+    @property
+    def has_fp4(self) -> bool:
+        """Whether it multiplies in fp4; if not, fp4 weights are weight-only."""
+        return self.fp4_flops is not None
+
     def peak_flops(self, dtype: str) -> float:
-        """Dense peak of a compute type, ``bf16`` or ``fp8`` [FLOP/s].
+        """Dense peak of a compute type: ``bf16``, ``fp8``, ``fp4`` or ``int8`` [FLOP/s].
 
         Raises:
             ProfileError: if the GPU does not compute in it.
         """
-        peak = {"bf16": self.bf16_flops, "fp8": self.fp8_flops}.get(dtype)
+        peak = {
+            "bf16": self.bf16_flops,
+            "fp8": self.fp8_flops,
+            "fp4": self.fp4_flops,
+            "int8": self.int8_ops,
+        }.get(dtype)
         if peak is None:
             raise ProfileError(f"{self.name}: compute type '{dtype}' has no peak FLOP/s.")
         return peak.value

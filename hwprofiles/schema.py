@@ -8,15 +8,25 @@ GPU = (
     Field("memory_bytes", "bytes", 1e8, 1e13, "device memory, as the driver reports it"),
     Field("memory_bytes_per_s", "bytes/s", 1e9, 1e15, "memory bandwidth"),
     Field("l2_bytes", "bytes", 1e5, 1e11, "L2 cache"),
-    Field("sms", "1", 1, 1e5, "streaming multiprocessors", integer=True),
-    Field("bf16_flops", "FLOP/s", 1e11, 1e17, "dense (not sparse) bf16 tensor peak"),
+    Field("sms", "1", 1, 1e5, "streaming multiprocessors (AMD: compute units)", integer=True),
+    Field(
+        "bf16_flops", "FLOP/s", 1e11, 1e17, "dense (not sparse) bf16 tensor peak; fp16 is the same"
+    ),
     Field("fp8_flops", "FLOP/s", 1e11, 1e17, "dense fp8 tensor peak; absent: no fp8 units", False),
+    Field("fp4_flops", "FLOP/s", 1e11, 1e18, "dense fp4 tensor peak; absent: no fp4 units", False),
     Field("int8_ops", "OP/s", 1e11, 1e17, "dense int8 tensor peak", False),
-    Field("nvlink_bytes_per_s", "bytes/s", 1e9, 1e14, "NVLink of one GPU, one way", False),
+    Field(
+        "nvlink_bytes_per_s", "bytes/s", 1e9, 1e14, "NVLink (AMD: xGMI) of one GPU, one way", False
+    ),
     Field("pcie_bytes_per_s", "bytes/s", 1e8, 1e13, "PCIe of one GPU, one way"),
     Field("nic_bytes_per_s", "bytes/s", 1e7, 1e13, "network interface per GPU, one way"),
     Field("gpus_per_node", "1", 1, 1024, "GPUs that share the intra-node fabric", integer=True),
     Field("tdp_w", "W", 1, 1e5, "board power limit"),
+    Field("idle_w", "W", 0, 1e5, "draw with a model loaded and no step running", False),
+    Field("memory_bound_w", "W", 1, 1e5, "draw of a kernel that saturates memory", False),
+    Field(
+        "compute_bound_w", "W", 1, 1e5, "draw of a kernel that saturates the tensor cores", False
+    ),
 )
 
 _T0 = Field("t0_s", "s", 0, 1e-2, "fixed cost of a call")
@@ -71,8 +81,13 @@ LINK = (
     Field("message_s", "s", 0, 1, "NIC time of a message, besides its bytes"),
 )
 
+SCALE = Field("scale", "1", 0.01, 10, "factor on a borrowed parameter", False)
+
 DTYPES = ("bf16", "fp8")
-"""Types a kernel's parameters are given for."""
+"""Types an attention kernel's parameters are given for (its KV cache)."""
+
+GEMM_DTYPES = ("bf16", "fp8", "fp4")
+"""Types a GEMM's parameters are given for (what it multiplies in)."""
 
 SECTIONS = {
     "gpu": GPU,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hwprofiles import load_gpu
 from simulator.perf.table import AttentionGroupPlan, AttentionPiece, StepPiece, StepTable
 from simulator.request import State
 from simulator.scenario.deployment import Deployment, LinkPlan, PoolPlan
@@ -69,7 +70,7 @@ def pool(role: str, **kw: Any) -> PoolPlan:
     defaults: dict[str, Any] = {
         "name": role,
         "role": role,
-        "gpu": None,
+        "gpu": load_gpu("h100_sxm"),
         "tp": 1,
         "instances": 1,
         "step": None,

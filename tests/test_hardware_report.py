@@ -27,10 +27,31 @@ def shown(report: dict[str, Any], width: int = 200) -> str:
 
 def test_a_profile_alone_lists_every_parameter_with_its_source() -> None:
     report = hardware_report("h100")
-    assert set(report) == {"schema", "gpu", "description", "parameters"}
+    assert set(report) == {
+        "schema",
+        "gpu",
+        "description",
+        "calibrated",
+        "borrowed_from",
+        "caution",
+        "parameters",
+    }
+    assert report["calibrated"]
+    assert report["caution"] is None
     expected = {path: param.value for path, param in load_gpu("h100").parameters()}
     assert {row["name"]: row["value"] for row in report["parameters"]} == expected
     assert all(row["unit"] and row["source"] and row["source_text"] for row in report["parameters"])
+
+
+def test_a_borrower_says_so_alone_and_with_a_model() -> None:
+    for report in (hardware_report("b200"), hardware_report("b200", "llama-3.1-8b")):
+        assert not report["calibrated"]
+        assert report["borrowed_from"] == "h200_sxm"
+        shown_once = " ".join(shown(report, width=1000).split())
+        assert "b200 is not calibrated: its kernel efficiencies are borrowed from h200_sxm" in (
+            shown_once
+        )
+        assert "6-20 % for gemm, 5-11 % for decode attention and 11-38 % for prefill" in shown_once
 
 
 def test_every_parameter_and_every_source_is_shown() -> None:

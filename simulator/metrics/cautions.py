@@ -22,6 +22,7 @@ def cautions(run: Run, bounds: Bounds, found: Stability) -> list[str]:
         *_lost(run),
         *_evicted(run),
         *_slots(run),
+        *_borrowed(run),
         *_peaks(bounds),
         *_chunks(run),
         *_short(run),
@@ -79,6 +80,12 @@ def _peaks(bounds: Bounds) -> Iterator[str]:
             f"overloaded; the peak load is {peak.load:.2f}, on {peak.resource} at "
             f"{peak.start_s:.0f} s."
         )
+
+
+def _borrowed(run: Run) -> Iterator[str]:
+    """GPUs whose kernels nobody has measured, each once."""
+    sentences = (pool.gpu.caution for pool in run.deployment.pools)
+    yield from dict.fromkeys(text for text in sentences if text is not None)
 
 
 def _chunks(run: Run) -> Iterator[str]:

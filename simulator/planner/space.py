@@ -150,6 +150,9 @@ def _fitting(
     notes: list[str] = []
     least = (min(space.max_num_seqs), min(space.max_num_batched_tokens))
     for gpu in inventory.gpus:
+        caution = load_gpu(gpu).caution
+        if caution is not None:
+            notes.append(caution)
         tps = legal_tps(inventory, gpu, model, space)
         if not tps:
             notes.append(f"{load_gpu(gpu).name}: no legal TP degree is allowed.")

@@ -51,8 +51,9 @@ def hardware_report(
         max_tokens: most new tokens of a step, which sizes the activations.
 
     Returns:
-        ``schema, gpu, description, parameters`` and with a model ``model, tp, precision, notes,
-        memory, decode, prefill``; seconds, bytes, FLOP, fractions. A missing value is None.
+        ``schema, gpu, description, calibrated, borrowed_from, caution, parameters`` and with a
+        model ``model, tp, precision, notes, memory, decode, prefill``; seconds, bytes, FLOP,
+        fractions. A missing value is None.
 
     Raises:
         InputError: an unknown name, an illegal ``tp``, or a size that is not positive.
@@ -62,6 +63,9 @@ def hardware_report(
         "schema": SCHEMA_VERSION,
         "gpu": profile.name,
         "description": profile.description,
+        "calibrated": profile.calibrated,
+        "borrowed_from": profile.borrowed_from,
+        "caution": profile.caution,
         "parameters": _parameters(profile),
     }
     if model is None:
@@ -83,7 +87,7 @@ def hardware_report(
             "compute": step.compute,
             "kv": step.precision.kv,
         },
-        "notes": list(step.notes),
+        "notes": [*step.notes, *([profile.caution] if profile.caution else [])],
         "memory": memory,
         "decode": _decode(step, batch, context, memory["kv_capacity_tokens"]),
         "prefill": _prefill(step, prompt),
@@ -221,11 +225,10 @@ def _profile_view(report: Mapping[str, Any]) -> RenderableType:
     for (kind, text), index in sources.items():
         legend.add_row(f"[{index}]", kind, Text(text))
     title = f"{report['gpu']}: {report['description']}"
-    return Group(
-        _parameter_table(title, sheet, sources),
-        _parameter_table("kernels", kernels, sources),
-        legend,
-    )
+    parts: list[RenderableType] = [_parameter_table(title, sheet, sources)]
+    if report["caution"]:
+        parts.append(Text(report["caution"], style="yellow"))
+    return Group(*parts, _parameter_table("kernels", kernels, sources), legend)
 
 
 def _parameter_table(
