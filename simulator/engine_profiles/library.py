@@ -1,0 +1,115 @@
+"""Engine profiles by name: the bundled YAML files, or a path to the user's own."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, get_args
+
+from hwprofiles.node import Node, read_yaml
+from hwprofiles.param import Field, Source
+from simulator.engine_profiles.profile import (
+    NUMBERS,
+    EngineProfile,
+    FirstToken,
+    MemoryBase,
+    Reserve,
+    Scheduler,
+)
+from simulator.errors import ProfileError, suggest
+
+_VERSION = Field("schema", "1", 1, 1, "version", integer=True)
+_SIZE = Field("graph_sizes", "1", 1, 65_536, "a batch size", integer=True)
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "scheduler": get_args(Scheduler),
+    "memory_base": get_args(MemoryBase),
+    "first_token": get_args(FirstToken),
+    "reserve": get_args(Reserve),
+}
+
+
+def engine_names() -> list[str]:
+    """Names of the bundled engines, sorted."""
+    return sorted(_bundled())
+
+
+def load_engine(name_or_path: str | Path) -> EngineProfile:
+    """An engine by bundled name (in any case), or from a YAML file.
+
+    Raises:
+        ProfileError: unknown name (with the nearest one), or a bad file: one sentence with file,
+            field path, what was found and what is allowed.
+    """
+    text = str(name_or_path)
+    if Path(text).suffix in (".yaml", ".yml"):
+        return _profile(read_yaml(Path(text), text))
+    if text.lower() not in _bundled():
+        raise ProfileError(f"engine '{text}' is unknown; {suggest(text.lower(), engine_names())}")
+    return _load(text.lower())
+
+
+@cache
+def _load(name: str) -> EngineProfile:
+    return _profile(read_yaml(_bundled()[name], f"simulator/engine_profiles/{name}.yaml"))
+
+
+def _bundled() -> dict[str, Traversable]:
+    folder = files("simulator").joinpath("engine_profiles")
+    found = {f.name: f for f in folder.iterdir() if f.name.endswith(".yaml")}
+    return {name.removesuffix(".yaml"): file for name, file in found.items()}
+
+
+def _profile(node: Node) -> EngineProfile:
+    node.keys(
+        ("schema", "name", "description", "sources", "kernels", *_CHOICES, "graph_sizes", "numbers")
+    )
+    node.child("schema").number(_VERSION)
+    inline = node.child("sources")
+    sources = {key: inline.child(key).source({}) for key in inline.keys()}  # noqa: SIM118 (no dict)
+    chosen: dict[str, Any] = {}
+    origin: list[tuple[str, Source]] = []
+    for key, allowed in _CHOICES.items():
+        value, source = _choice(node.child(key), sources)
+        if value not in allowed:
+            node.child(key).fail(f"found '{value}'", suggest(str(value), allowed))
+        chosen[key] = value
+        origin.append((key, source))
+    kernels, source = _choice(node.child("kernels"), sources)
+    origin.append(("kernels", source))
+    sizes: tuple[int, ...] = ()
+    graphs = node.get("graph_sizes")
+    if graphs is not None:
+        sizes, source = _sizes(graphs, sources)
+        origin.append(("graph_sizes", source))
+    return EngineProfile(
+        name=node.child("name").text().lower(),
+        description=node.child("description").text(),
+        kernels=str(kernels),
+        graph_sizes=sizes,
+        choices=tuple(origin),
+        values=tuple(node.child("numbers").params(NUMBERS, sources).items()),
+        **chosen,
+    )
+
+
+def _choice(node: Node, sources: dict[str, Source]) -> tuple[str, Source]:
+    """``{value, source}``: one of a few names."""
+    node.keys(("value", "source"))
+    return node.child("value").text(), node.child("source").source(sources)
+
+
+def _sizes(node: Node, sources: dict[str, Source]) -> tuple[tuple[int, ...], Source]:
+    """``{value: [1, 2, 4, ...], source}``: ascending batch sizes."""
+    node.keys(("value", "source"))
+    found = node.child("value")
+    if not isinstance(found.value, list):
+        found.fail("found no list", "allowed: a list of batch sizes")
+    sizes = tuple(
+        int(Node(item, found.where, f"{found.path}[{i}]").number(_SIZE))
+        for i, item in enumerate(found.value)
+    )
+    if list(sizes) != sorted(set(sizes)):
+        found.fail(f"found {list(sizes)}", "allowed: batch sizes in ascending order")
+    return sizes, node.child("source").source(sources)

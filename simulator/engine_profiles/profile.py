@@ -1,0 +1,90 @@
+"""What an engine profile holds, and the table of its numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from hwprofiles.param import Field, Param, Source
+
+Scheduler = Literal["vllm_v1", "sglang", "trtllm"]
+MemoryBase = Literal["total", "free"]
+FirstToken = Literal["prefill", "handoff", "decode"]
+Reserve = Literal["before_prefill", "after_prefill"]
+
+NUMBERS = (
+    Field("max_num_batched_tokens", "tokens", 1, 1e6, "new tokens a step may compute", integer=True),
+    Field("max_num_seqs", "1", 1, 65_536, "sequences a step may hold", integer=True),
+    Field("memory_fraction", "1", 0.05, 1, "share of GPU memory (see memory_base) engines use"),
+    Field("block_tokens", "tokens", 1, 4096, "tokens of a KV block", integer=True),
+    Field("c0_s", "s", 0, 1, "overhead of a step"),
+    Field("c1_s", "s", 0, 0.1, "overhead of a sequence in a step"),
+    Field("host_s", "s", 0, 1, "shortest step the host loop allows"),
+    Field("front_s", "s", 0, 10, "from a request's arrival to the scheduler, and its tokens back"),
+    Field("sustained_bf16", "1", 0.05, 1, "share of GEMM efficiency kept in long bf16 steps"),
+    Field("sustained_fp8", "1", 0.05, 1, "the same for fp8"),
+    Field("sustained_experts", "1", 0.05, 1, "the same for the experts of a MoE layer"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineProfile:
+    """One engine's defaults.
+
+    Attributes:
+        name: what scenarios call it.
+        description: which engine and versions.
+        scheduler: order of service of a colocated instance.
+        kernels: kernel family of the GPU profiles; a GPU without it uses its first.
+        memory_base: ``total``: ``memory_fraction`` of the GPU holds weights, activations and KV;
+            ``free``: of what weights and activations leave, that share holds KV.
+        first_token: who emits token 1 when disaggregated.
+        reserve: when decode blocks are promised when disaggregated.
+        graph_sizes: batch sizes decode steps are padded to; empty: none.
+        choices: source of each of the values above.
+        values: the numbers of ``NUMBERS``, by name.
+    """
+
+    name: str
+    description: str
+    scheduler: Scheduler
+    kernels: str
+    memory_base: MemoryBase
+    first_token: FirstToken
+    reserve: Reserve
+    graph_sizes: tuple[int, ...]
+    choices: tuple[tuple[str, Source], ...]
+    values: tuple[tuple[str, Param], ...]
+
+    def param(self, name: str) -> Param:
+        """A number with its unit and source.
+
+        Raises:
+            KeyError: no such number.
+        """
+        return dict(self.values)[name]
+
+    def __getitem__(self, name: str) -> float:
+        """A number, in the unit of ``NUMBERS``."""
+        return self.param(name).value
+
+    def whole(self, name: str) -> int:
+        """A number that counts things."""
+        return int(self[name])
+
+    def changed(self, source: Source, **values: float) -> EngineProfile:
+        """The same engine with other numbers, all from ``source``."""
+        known = dict(self.values)
+        new = {key: replace(known[key], value=v, source=source) for key, v in values.items()}
+        return replace(self, values=tuple((known | new).items()))
+
+    def sustained(self, compute: str, *, experts: bool = False) -> float:
+        """Share of their benchmarked efficiency GEMMs keep in long steps [1].
+
+        Args:
+            compute: type they multiply in.
+            experts: those of a MoE layer.
+        """
+        if experts:
+            return self["sustained_experts"]
+        return self["sustained_fp8" if compute == "fp8" else "sustained_bf16"]
