@@ -13,7 +13,9 @@ FirstToken = Literal["prefill", "handoff", "decode"]
 Reserve = Literal["before_prefill", "after_prefill"]
 
 NUMBERS = (
-    Field("max_num_batched_tokens", "tokens", 1, 1e6, "new tokens a step may compute", integer=True),
+    Field(
+        "max_num_batched_tokens", "tokens", 1, 1e6, "new tokens a step may compute", integer=True
+    ),
     Field("max_num_seqs", "1", 1, 65_536, "sequences a step may hold", integer=True),
     Field("memory_fraction", "1", 0.05, 1, "share of GPU memory (see memory_base) engines use"),
     Field("block_tokens", "tokens", 1, 4096, "tokens of a KV block", integer=True),

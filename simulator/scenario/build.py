@@ -119,7 +119,12 @@ def _instance(
 
 
 def _blocks(step: StepModel, pool: Pool) -> int:
-    room = step.kv_capacity_tokens(pool.memory_fraction, pool.max_num_batched_tokens)
+    fraction = pool.memory_fraction
+    if pool.memory_base == "free":  # the same room, as a share of all memory
+        memory = step.gpu.memory_bytes.value
+        spent = step.weight_bytes_per_gpu + step.activation_bytes(pool.max_num_batched_tokens)
+        fraction = (spent + fraction * max(0.0, memory - spent)) / memory
+    room = step.kv_capacity_tokens(fraction, pool.max_num_batched_tokens)
     return room // pool.block_tokens
 
 
@@ -161,7 +166,11 @@ def _gpu(name: str, pool: Pool) -> GpuProfile:
 def _step_model(
     model: ModelSpec, gpu: GpuProfile, tp: int, precision: Precision, engine: Overheads
 ) -> StepModel:
-    return StepModel(model, gpu, tp, precision, **engine.model_dump(exclude_none=True))
+    given = engine.model_dump(exclude_none=True, exclude={"name", "kernels"})
+    known = {family.name for family in gpu.kernels}
+    # an engine's family stands in the profiles of the GPUs it was measured on; elsewhere the first
+    family = engine.kernels if engine.name is None or engine.kernels in known else None
+    return StepModel(model, gpu, tp, precision, kernels=family, **given)
 
 
 @lru_cache(maxsize=64)

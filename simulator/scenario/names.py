@@ -17,6 +17,8 @@ _FILES = (
     ("prices",),
     ("link",),
     ("link", "name"),
+    ("engine",),
+    ("engine", "name"),
     ("workload", "trace", "path"),
     ("pools", "*", "gpu"),
 )

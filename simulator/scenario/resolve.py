@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from simulator.scenario.deployment import Role
+from simulator.scenario.engine import with_engine
 from simulator.scenario.problem import Problem
 from simulator.scenario.schema import Pool, ScenarioConfig
 from simulator.scenario.workload_schema import Workload
@@ -34,6 +35,7 @@ def resolve(config: ScenarioConfig) -> ScenarioConfig:
     """
     roles = {name: _role(name, pool) for name, pool in config.pools.items()}
     mode = _check_roles(roles)
+    config = with_engine(config)
     pools = {name: _pool(name, pool, roles[name]) for name, pool in config.pools.items()}
     update: dict[str, Any] = {"pools": pools, "workload": _workload(config.workload)}
     if mode == "disaggregated":

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from simulator.engine_profiles import MemoryBase
 from simulator.perf.precision import Activations
 from simulator.scenario.deployment import FirstToken, Reserve, Role, RouterName, TransferMode
 from simulator.scenario.target_schema import Targets
@@ -85,6 +86,10 @@ class Pool(Section):
     memory_fraction: Annotated[
         Fraction, Field(description="share of GPU memory the engine may use [fraction]")
     ] = 0.9
+    memory_base: Annotated[
+        MemoryBase,
+        Field(description="that share is of all memory, or of what weights and activations leave"),
+    ] = "total"
     block_tokens: Annotated[
         int, Field(ge=1, le=4096, description="tokens of one KV block [tokens]")
     ] = 16
@@ -145,8 +150,19 @@ class Routing(Section):
 
 
 class Overheads(Section):
-    """Time a serving engine adds to its kernels; values left out are the step model's."""
+    """The serving engine: its name brings defaults for everything left out, here and in the pools."""
 
+    name: Annotated[
+        Name | None,
+        Field(
+            description="vllm, sglang, trtllm or a file of a profile (relative to the scenario "
+            "file); default: none"
+        ),
+    ] = None
+    kernels: Annotated[
+        Name | None,
+        Field(description="kernel family of the GPU profiles; default: their first"),
+    ] = None
     c0_s: Annotated[
         Seconds | None, Field(description="overhead of a step [s]; default: the step model's")
     ] = None
@@ -214,5 +230,10 @@ class ScenarioConfig(Section):
             "(relative to the scenario file) [USD per GPU-hour]",
         ),
     ] = None
-    engine: Annotated[Overheads, Field(description="engine overheads")] = Overheads()
+    engine: Annotated[
+        Overheads,
+        BeforeValidator(named),
+        BeforeValidator(text_or_mapping),
+        Field(description="serving engine; a bare name is enough"),
+    ] = Overheads()
     seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="seed of every random stream")] = 1

@@ -1,0 +1,63 @@
+"""The defaults a named serving engine brings to a scenario."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from simulator.engine_profiles import EngineProfile, load_engine
+from simulator.scenario.problem import at
+from simulator.scenario.schema import Pool, PrecisionBits, ScenarioConfig
+from simulator.scenario.values import Section
+
+_POOL_NUMBERS = ("max_num_batched_tokens", "max_num_seqs", "block_tokens")
+_COSTS = ("c0_s", "c1_s", "host_s")
+
+
+def with_engine(config: ScenarioConfig) -> ScenarioConfig:
+    """The scenario with every key its engine has a default for filled in, where none was given.
+
+    Without ``engine.name`` nothing changes, and doing it twice changes nothing more.
+
+    Raises:
+        Problem: the engine is unknown or its file is wrong.
+    """
+    if config.engine.name is None:
+        return config
+    with at("engine", "name"):
+        profile = load_engine(config.engine.name)
+    update: dict[str, Any] = {
+        "engine": _filled(config.engine, _overheads(profile, config.precision)),
+        "pools": {name: _filled(pool, _pool(profile, pool)) for name, pool in config.pools.items()},
+        "routing": _filled(config.routing, {"latency_s": profile["front_s"]}),
+    }
+    if config.link is not None:
+        update["first_token"] = config.first_token or profile.first_token
+        update["reserve"] = config.reserve or profile.reserve
+        if config.transfer == "layerwise" and config.reserve is None:
+            update["reserve"] = "before_prefill"  # what that transfer needs
+    return config.model_copy(update=update)
+
+
+def _overheads(profile: EngineProfile, precision: PrecisionBits) -> dict[str, Any]:
+    compute = precision.compute or precision.weights
+    costs: dict[str, Any] = {name: profile[name] for name in _COSTS}
+    return {**costs, "kernels": profile.kernels, "sustained": profile.sustained(compute)}
+
+
+def _pool(profile: EngineProfile, pool: Pool) -> dict[str, Any]:
+    numbers = {name: profile.whole(name) for name in _POOL_NUMBERS}
+    if "max_num_batched_tokens" in pool.model_fields_set:
+        # an engine's own limits fit together; a user's budget may lie below its default
+        numbers["max_num_seqs"] = min(numbers["max_num_seqs"], pool.max_num_batched_tokens)
+    return {
+        **numbers,
+        "memory_fraction": profile["memory_fraction"],
+        "memory_base": profile.memory_base,
+    }
+
+
+def _filled(section: Any, defaults: dict[str, Any]) -> Section:
+    """The section with defaults for the keys that were left out."""
+    missing = {k: v for k, v in defaults.items() if k not in section.model_fields_set}
+    filled: Section = section.model_copy(update=missing)
+    return filled

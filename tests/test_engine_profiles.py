@@ -1,0 +1,126 @@
+"""Engine profiles: what the bundled files hold, what a scenario takes from them, bad files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwprofiles.param import Source
+from simulator.engine_profiles import engine_names, load_engine
+from simulator.engine_profiles.profile import NUMBERS
+from simulator.errors import ProfileError, ScenarioError
+from simulator.scenario import Scenario
+
+RAW: dict[str, Any] = {
+    "name": "x",
+    "model": "llama-3.1-8b",
+    "workload": {
+        "closed_loop": {"concurrency": 2},
+        "prompt_tokens": {"dist": "uniform_ratio", "max": 64, "ratio": 0.8},
+        "output_tokens": {"dist": "uniform_ratio", "max": 8, "ratio": 0.8},
+    },
+    "pools": {"colocated": {"gpu": "h100"}},
+}
+
+
+@pytest.mark.parametrize("name", engine_names())
+def test_every_value_has_a_source(name: str) -> None:
+    engine = load_engine(name)
+    assert {key for key, _ in engine.values} == {field.name for field in NUMBERS}
+    assert all(param.source.text for _, param in engine.values)
+    assert {"scheduler", "kernels", "memory_base", "first_token", "reserve"} <= dict(
+        engine.choices
+    ).keys()
+
+
+def test_a_bare_engine_name_fills_in_what_is_left_out() -> None:
+    engine = load_engine("trtllm")
+    config = Scenario.from_dict({**RAW, "engine": "trtllm"}).config
+    pool = config.pools["colocated"]
+    assert pool.max_num_seqs == engine.whole("max_num_seqs")
+    assert pool.memory_base == "free"
+    assert config.engine.c0_s == engine["c0_s"]
+    assert config.routing.latency_s == engine["front_s"]
+
+
+def test_what_is_given_stays() -> None:
+    raw = {
+        **RAW,
+        "engine": {"name": "vllm", "c0_s": 0.0},
+        "pools": {"colocated": {"gpu": "h100", "max_num_batched_tokens": 512}},
+        "routing": {"latency_s": 0.0},
+    }
+    config = Scenario.from_dict(raw).config
+    assert (config.engine.c0_s, config.routing.latency_s) == (0.0, 0.0)
+    assert config.pools["colocated"].max_num_batched_tokens == 512
+    assert config.pools["colocated"].max_num_seqs == 512  # never more than the budget
+
+
+def test_a_resolved_scenario_loads_to_itself(tmp_path: Path) -> None:
+    scenario = Scenario.from_dict({**RAW, "engine": "sglang"})
+    file = tmp_path / "resolved.yaml"
+    file.write_text(scenario.to_yaml(), encoding="utf-8")
+    assert Scenario.load(file) == scenario
+
+
+def test_an_engine_decides_the_disaggregation_protocol() -> None:
+    raw = {
+        **RAW,
+        "pools": {"prefill": {"gpu": "h100"}, "decode": {"gpu": "h100"}},
+        "link": "ib_ndr",
+        "engine": "sglang",
+    }
+    config = Scenario.from_dict(raw).config
+    assert (config.first_token, config.reserve) == ("handoff", "before_prefill")
+    other = Scenario.from_dict({**raw, "reserve": "after_prefill"}).config
+    assert other.reserve == "after_prefill"
+
+
+def test_free_memory_leaves_its_complement_unused() -> None:
+    def blocks(base: str) -> int:
+        pool = {"gpu": "h100", "memory_fraction": 0.5, "memory_base": base}
+        plan = Scenario.from_dict({**RAW, "pools": {"colocated": pool}}).deployment().pools[0]
+        return plan.capacity_blocks
+
+    pool = Scenario.from_dict(RAW).deployment().pools[0]
+    step = pool.step
+    spent = step.weight_bytes_per_gpu + step.activation_bytes(8192)
+    free = step.gpu.memory_bytes.value - spent
+    per_block = 16 * step.kv_bytes_per_token_per_gpu
+    assert blocks("free") == pytest.approx(0.5 * free / per_block, abs=1)
+    assert blocks("total") == pytest.approx((free - 0.5 * (free + spent)) / per_block, abs=1)
+
+
+def test_changed_numbers_carry_their_new_source() -> None:
+    source = Source("fitted", "three runs")
+    engine = load_engine("vllm").changed(source, c0_s=1e-3)
+    assert engine["c0_s"] == 1e-3
+    assert engine.param("c0_s").source is source
+    assert engine.param("c1_s").source is not source
+
+
+def test_an_unknown_engine_names_the_nearest() -> None:
+    with pytest.raises(ScenarioError, match="did you mean 'vllm'"):
+        Scenario.from_dict({**RAW, "engine": "vlm"})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("scheduler: {value: vllm_v1", "scheduler: {value: vllm_v2", "did you mean 'vllm_v1'"),
+        ('unit: "s", source: fit', 'unit: "ms", source: fit', "found 'ms'; allowed: s"),
+        ("  block_tokens:", "  block_token:", "did you mean 'block_tokens'"),
+    ],
+)
+def test_a_bad_file_is_one_sentence(tmp_path: Path, old: str, new: str, says: str) -> None:
+    import simulator
+
+    text = (Path(simulator.__file__).parent / "engine_profiles" / "vllm.yaml").read_text()
+    assert old in text
+    file = tmp_path / "mine.yaml"
+    file.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ProfileError, match=r"mine\.yaml") as error:
+        load_engine(file)
+    assert says in str(error.value)
