@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from simulator.errors import ModelError, suggest
-from simulator.model.layers import DenseFfn, GqaAttention, LayerKind
+from simulator.model.encoders import llama4_vision
+from simulator.model.families import FAMILIES, TEXT_MODELS, Layers
+from simulator.model.layers import LayerKind
+from simulator.model.quantization import quantization_of
+from simulator.model.reader import ConfigReader
 from simulator.model.spec import ModelSpec
 
-ARCHITECTURES = (
-    "LlamaForCausalLM",
-    "MistralForCausalLM",
-    "Qwen2ForCausalLM",
-    "Qwen3ForCausalLM",
-)
-"""Dense architectures with grouped-query attention and a gated FFN."""
+ARCHITECTURES = tuple(FAMILIES)
+"""Architectures of language models that can be read."""
+
+LLAMA_4 = ("Llama4ForCausalLM", "Llama4ForConditionalGeneration")
 
 DEFAULT_MAX_POSITION = 32768
-_LIMIT = 10_000_000
+MOST_POSITIONS = 1_000_000_000
 
 
 def spec_from_config(config: object, *, name: str, where: str) -> ModelSpec:
@@ -33,116 +34,88 @@ def spec_from_config(config: object, *, name: str, where: str) -> ModelSpec:
         where: the file, for error sentences.
 
     Returns:
-        The model.
+        The model; of a multimodal one its language model.
 
     Raises:
         ModelError: one sentence naming the file, the key, what was found and what is allowed.
     """
     if not isinstance(config, Mapping):
         raise ModelError(f"{where}: expected a JSON object, found {type(config).__name__}.")
-    read = _Reader(config, where)
-    architecture = _architecture(config, where)
-    _refuse_windows(config, where)
-    heads = read.integer("num_attention_heads")
-    hidden = read.integer("hidden_size")
-    bias = read.boolean("attention_bias", default=False)
-    attention = GqaAttention(
-        heads=heads,
-        kv_heads=_kv_heads(read, architecture, heads),
-        head_dim=_head_dim(read, architecture, hidden, heads),
-        qk_norm=architecture == "Qwen3ForCausalLM",
-        qkv_bias=bias or architecture == "Qwen2ForCausalLM",
-        output_bias=bias,
-    )
-    ffn = DenseFfn(
-        width=read.integer("intermediate_size"), bias=read.boolean("mlp_bias", default=False)
-    )
-    if attention.heads % attention.kv_heads:
-        raise ModelError(
-            f"{where}: num_key_value_heads is {attention.kv_heads}, which does not divide "
-            f"num_attention_heads {heads}."
-        )
+    whole = ConfigReader(config, where)
+    named = _named(whole)
+    architecture, read = _language_model(whole, named)
+    family = FAMILIES[architecture]
+    layers = family.layers(read)
+    kinds, order = _kinds(layers)
+    quantized = whole.inner("quantization_config") or read.inner("quantization_config")
+    tied = whole.boolean("tie_word_embeddings", default=family.tied)
     return ModelSpec(
         name=name,
-        architecture=architecture,
-        hidden=hidden,
-        vocab=read.integer("vocab_size"),
-        kinds=(LayerKind(attention, ffn, read.integer("num_hidden_layers")),),
-        max_position=read.integer("max_position_embeddings", default=DEFAULT_MAX_POSITION),
-        tied_embeddings=read.boolean("tie_word_embeddings", default=False),
+        architecture=named,
+        hidden=read.integer("hidden_size"),
+        vocab=read.integer("vocab_size", default=family.vocab),
+        kinds=kinds,
+        order=order,
+        max_position=read.integer(
+            "max_position_embeddings", default=DEFAULT_MAX_POSITION, most=MOST_POSITIONS
+        ),
+        tied_embeddings=read.boolean("tie_word_embeddings", default=tied),
+        norms_per_layer=family.norms_per_layer,
+        encoder_parameters=_encoder(whole, architecture, read),
+        embedding_active=family.embedding_active,
+        quantization=None if quantized is None else quantization_of(quantized, layers),
+        left_out=_left_out(whole, architecture, read),
     )
 
 
-class _Reader:
-    """Typed reads of one config; every failure is a sentence."""
-
-    def __init__(self, config: Mapping[str, object], where: str) -> None:
-        self.config = config
-        self.where = where
-
-    def integer(self, key: str, *, default: int | None = None) -> int:
-        """A whole number from 1 to ten million."""
-        value = self.config.get(key)
-        if value is None:
-            if default is None:
-                raise ModelError(f"{self.where}: key '{key}' is missing.")
-            return default
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LIMIT:
-            raise ModelError(
-                f"{self.where}: {key} is {value!r}; allowed: a whole number from 1 to {_LIMIT:,}."
-            )
-        return value
-
-    def boolean(self, key: str, *, default: bool) -> bool:
-        """``true`` or ``false``."""
-        value = self.config.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            raise ModelError(f"{self.where}: {key} is {value!r}; allowed: true, false.")
-        return value
-
-
-def _architecture(config: Mapping[str, object], where: str) -> str:
-    found = config.get("architectures")
+def _named(read: ConfigReader) -> str:
+    found = read.config.get("architectures")
     if not isinstance(found, list) or not found or not isinstance(found[0], str):
-        raise ModelError(
-            f"{where}: architectures is {found!r}; expected a list with one of: "
-            f"{', '.join(ARCHITECTURES)}."
+        raise read.error(
+            f"architectures is {found!r}; expected a list with one of: {', '.join(ARCHITECTURES)}."
         )
-    name: str = found[0]
-    if name not in ARCHITECTURES:
-        raise ModelError(
-            f"{where}: architecture '{name}' is not supported (only dense models with grouped-query "
-            f"or multi-head attention are); {suggest(name, ARCHITECTURES)}"
+    return found[0]
+
+
+def _language_model(whole: ConfigReader, named: str) -> tuple[str, ConfigReader]:
+    """Architecture of the language model and its keys, which a multimodal file has inside."""
+    text = whole.inner("text_config")
+    if named in FAMILIES:
+        return named, whole if text is None else text
+    if text is None:
+        raise whole.error(
+            f"architecture '{named}' is not supported; {suggest(named, ARCHITECTURES)}"
         )
-    return name
+    model_type = text.config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in TEXT_MODELS:
+        near = suggest(str(model_type), TEXT_MODELS)
+        raise text.error(f"model_type {model_type!r} is not supported; {near}")
+    return TEXT_MODELS[model_type], text
 
 
-def _refuse_windows(config: Mapping[str, object], where: str) -> None:
-    """A sliding window changes what attention reads and keeps; full attention only, for now."""
-    window = config.get("sliding_window")
-    if window is not None and config.get("use_sliding_window", True) is not False:
-        raise ModelError(
-            f"{where}: sliding_window is {window!r}; allowed: null, since only full attention is "
-            "supported."
-        )
+def _kinds(layers: Layers) -> tuple[tuple[LayerKind, ...], tuple[int, ...]]:
+    """Distinct layers in order of appearance, and the kind of every layer where they alternate."""
+    distinct = list(dict.fromkeys(layers))
+    order = tuple(distinct.index(layer) for layer in layers)
+    kinds = tuple(
+        LayerKind(attention, ffn, order.count(i)) for i, (attention, ffn) in enumerate(distinct)
+    )
+    return kinds, () if list(order) == sorted(order) else order
 
 
-def _kv_heads(read: _Reader, architecture: str, heads: int) -> int:
-    # Only LlamaConfig falls back to multi-head attention; the others' defaults are one size's.
-    default = heads if architecture == "LlamaForCausalLM" else None
-    return read.integer("num_key_value_heads", default=default)
+def _encoder(whole: ConfigReader, architecture: str, read: ConfigReader) -> int:
+    """Parameters of the image encoder where it is described and its shape is known, else 0."""
+    vision = whole.inner("vision_config")
+    if vision is None or architecture not in LLAMA_4:
+        return 0
+    return llama4_vision(vision, read.integer("hidden_size"))
 
 
-def _head_dim(read: _Reader, architecture: str, hidden: int, heads: int) -> int:
-    if architecture == "Qwen3ForCausalLM":
-        return read.integer("head_dim", default=128)  # the default of Qwen3Config
-    if read.config.get("head_dim") is not None:
-        return read.integer("head_dim")
-    if hidden % heads:
-        raise ModelError(
-            f"{read.where}: hidden_size {hidden} is not a multiple of num_attention_heads {heads} "
-            "and there is no head_dim."
-        )
-    return hidden // heads
+def _left_out(whole: ConfigReader, architecture: str, read: ConfigReader) -> tuple[str, ...]:
+    """Sentences on parts of the checkpoint that are not counted."""
+    found = []
+    if read is not whole and not _encoder(whole, architecture, read):
+        found.append("The encoders of images or sound are not counted.")
+    if read.config.get("num_nextn_predict_layers"):
+        found.append("The multi-token-prediction module (num_nextn_predict_layers) is not counted.")
+    return tuple(found)

@@ -20,6 +20,7 @@ class ParameterCount:
         router: routers' matrices, and gates of shared experts.
         small: norms, biases outside the experts, sinks.
         head: the LM head, where it is not the embedding.
+        encoder: encoders of images, which a token of text does not use.
     """
 
     embedding: int
@@ -30,6 +31,7 @@ class ParameterCount:
     router: int
     small: int
     head: int
+    encoder: int
 
     @property
     def total(self) -> int:
@@ -44,6 +46,7 @@ def count(
     vocab: int,
     norms_per_layer: int,
     tied_embeddings: bool,
+    encoder: int,
     active: bool,
 ) -> ParameterCount:
     """Count the parameters of a decoder.
@@ -54,6 +57,7 @@ def count(
         vocab: rows of the embedding.
         norms_per_layer: norms of width ``hidden`` in a layer.
         tied_embeddings: the LM head is the input embedding.
+        encoder: parameters of encoders of images.
         active: only what one token uses: of the routed experts those it visits.
     """
     shared = sum(k.count * k.ffn.shared(hidden) for k in kinds if isinstance(k.ffn, MoeFfn))
@@ -67,6 +71,7 @@ def count(
         router=router,
         small=sum(k.count * small(k, hidden, norms_per_layer) for k in kinds) + hidden,
         head=0 if tied_embeddings else vocab * hidden,
+        encoder=0 if active else encoder,
     )
 
 

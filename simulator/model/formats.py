@@ -83,6 +83,7 @@ class Quantization:
         activations: what the quantised matrices are multiplied with: ``"bf16"`` is weight-only.
         kv: format of the KV cache the checkpoint asks for; None: it does not say.
         ignored: modules the file leaves in 16 bits, as it names them.
+        notes: what is counted otherwise than the file says, in words.
     """
 
     method: str
@@ -92,6 +93,7 @@ class Quantization:
     activations: Format = "bf16"
     kv: Literal["bf16", "fp8"] | None = None
     ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def formats(self) -> WeightFormats:

@@ -6,6 +6,7 @@ bits. Inside a pipeline stage every GPU holds the same number of bytes:
 - attention, dense FFN and shared experts are cut over ``tp`` and repeated on every attention rank;
 - routed experts are spread over ``ep`` groups and cut over the ``moe_tp`` GPUs of each;
 - embedding and LM head are cut by rows of the padded vocabulary over ``tp``;
+- encoders of images are cut over ``tp``, on the first stage;
 - routers, norms and biases are whole on every GPU.
 """
 

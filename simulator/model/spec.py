@@ -35,6 +35,8 @@ class ModelSpec:
         order: the kind of every layer as an index into ``kinds``; empty: one kind after the other.
         tied_embeddings: the LM head is the input embedding.
         norms_per_layer: norms of width ``hidden`` in a layer.
+        encoder_parameters: parameters of encoders of images, which engines load too.
+        embedding_active: its publisher counts the embedding table among the active parameters.
         quantization: what the checkpoint's ``quantization_config`` says; None: 16 bits.
         left_out: sentences on parts of the checkpoint that are not counted.
     """
@@ -48,6 +50,8 @@ class ModelSpec:
     order: tuple[int, ...] = ()
     tied_embeddings: bool = False
     norms_per_layer: int = 2
+    encoder_parameters: int = 0
+    embedding_active: bool = True
     quantization: Quantization | None = None
     left_out: tuple[str, ...] = ()
 
@@ -123,8 +127,13 @@ class ModelSpec:
 
     @property
     def active_parameters(self) -> int:
-        """Parameters one token uses, with the whole embedding table, as most model cards count."""
-        return self.active_count.total
+        """Parameters one token uses, as its publisher counts them.
+
+        With the embedding table, of which a token reads one row, or (DeepSeek, Kimi, gpt-oss)
+        without; ``active_count`` has every part.
+        """
+        found = self.active_count
+        return found.total - (0 if self.embedding_active else found.embedding)
 
     @property
     def embedding_parameters(self) -> int:
@@ -172,6 +181,7 @@ class ModelSpec:
             vocab=self.vocab,
             norms_per_layer=self.norms_per_layer,
             tied_embeddings=self.tied_embeddings,
+            encoder=self.encoder_parameters,
             active=active,
         )
 
@@ -321,7 +331,7 @@ class ModelSpec:
     ) -> tuple[float, ...]:
         """Bytes of weights on each GPU of every pipeline stage, in order [bytes].
 
-        The first stage has the embedding, the last the final norm and the LM head; tied, each has
+        The first stage has the embedding and encoders of images, the last the final norm and the LM head; tied, each has
         the table.
 
         Raises:
@@ -343,7 +353,7 @@ class ModelSpec:
             )
             for stage in self.stages(parallel.pp)
         ]
-        held[0] += table
+        held[0] += table - (-self.encoder_parameters // parallel.tp) * BF16_BYTES
         held[-1] += self.hidden * BF16_BYTES
         if parallel.pp > 1 or not self.tied_embeddings:
             held[-1] += table
