@@ -71,7 +71,10 @@ def test_the_bundled_names() -> None:
     asked |= {"rtx_4090", "rtx_5090", "rtx_pro_6000", "b200", "b300", "gb200_nvl72", "gh200"}
     asked |= {"mi300x", "mi325x", "mi355x"}
     assert set(GPUS) == asked | set(CALIBRATED)
-    assert link_names() == ["ib_hdr", "ib_ndr", "nvlink", "nvlink3", "tcp_100g"]
+    links = {"nvlink3", "nvlink", "nvlink5", "nvl72", "ib_hdr", "ib_ndr", "ib_xdr", "roce_100g"}
+    links |= {"roce_200g", "roce_400g", "efa_p4d", "efa_p5", "tcp_10g", "tcp_25g", "tcp_100g"}
+    links |= {"pcie4", "pcie5", "wan_1ms", "wan_10ms", "wan_50ms"}
+    assert set(link_names()) == links
 
 
 def test_the_public_names_exist() -> None:
@@ -109,13 +112,25 @@ def test_hopper_and_ampere_have_nvlink_and_the_l40s_a_bus() -> None:
 
 
 def test_links_are_bytes_one_way() -> None:
-    assert load_link("ib_ndr").nic_bytes_per_s.value == 400e9 / 8
-    assert load_link("ib_hdr").nic_bytes_per_s.value == 200e9 / 8
-    assert load_link("tcp_100g").nic_bytes_per_s.value == 100e9 / 8
-    for link, gpu in (("nvlink", "h100"), ("nvlink3", "a100")):
+    gbps = {"ib_hdr": 200, "ib_ndr": 400, "ib_xdr": 800, "efa_p4d": 400 / 8, "efa_p5": 3200 / 8}
+    gbps |= {f"tcp_{rate}g": rate for rate in (10, 25, 100)}
+    gbps |= {f"roce_{rate}g": rate for rate in (100, 200, 400)}
+    for name, rate in gbps.items():
+        assert load_link(name).nic_bytes_per_s.value == rate * 1e9 / 8
+    ports = (("nvlink", "h100"), ("nvlink3", "a100"), ("nvlink5", "b200"), ("nvl72", "gb200"))
+    for link, gpu in ports:
         port = load_gpu(gpu).nvlink_bytes_per_s
         assert port is not None
         assert load_link(link).nic_bytes_per_s.value == port.value
+    for link, gpu in (("pcie4", "l40s"), ("pcie5", "h100_pcie")):
+        assert load_link(link).nic_bytes_per_s.value == load_gpu(gpu).pcie_bytes_per_s.value
+
+
+@pytest.mark.parametrize("ms", [1, 10, 50])
+def test_a_wide_area_hop_adds_its_distance_to_tcp(ms: int) -> None:
+    hop, near = load_link(f"wan_{ms}ms"), load_link("tcp_100g")
+    assert hop.base_latency_s.value == pytest.approx(ms * 1e-3 + near.base_latency_s.value)
+    assert hop.usable_bytes_per_s < near.usable_bytes_per_s
 
 
 @pytest.mark.parametrize(
@@ -130,7 +145,7 @@ def test_ib_hdr_reproduces_published_transfers(tokens: int, measured_ms: float) 
     assert seconds == pytest.approx(measured_ms * 1e-3, rel=0.08)
 
 
-@pytest.mark.parametrize("name", ["ib_hdr", "ib_ndr", "nvlink", "nvlink3", "tcp_100g"])
+@pytest.mark.parametrize("name", link_names())
 def test_link_parameters_have_sources_and_do_not_exceed_the_port(name: str) -> None:
     link = load_link(name)
     for field in schema.LINK:
