@@ -16,6 +16,7 @@ STEP = SimpleNamespace(
     kv_bytes_per_token_per_gpu=10.0,
     peak_flops_per_s=1e6,
     peak_bytes_per_s=1e5,
+    compute="bf16",
 )
 """Stands for a StepModel: 100 FLOP a token, 1000 bytes of weights, 10 bytes of KV a token."""
 

@@ -64,7 +64,7 @@ NAN, INF = float("nan"), float("inf")
 
 ONE_KEY = [
     # unknown keys, the nearest one suggested
-    ("pols", {}, "pols: unknown key; did you mean 'pools'? Allowed: engine, first_token"),
+    ("pols", {}, "pols: unknown key; did you mean 'pools'? Allowed: energy, engine, first_token"),
     ("pools.decode.instence", 2, "pools.decode.instence: unknown key; did you mean 'instances'?"),
     ("workload.rate_rp", 2, "workload.rate_rp: unknown key; did you mean 'rate_rps'?"),
     ("workload.prompt_tokens.hihg", 2, "prompt_tokens.hihg: unknown key; did you mean 'high'?"),

@@ -7,6 +7,7 @@ from simulator.metrics.attainment import (
     goodput,
     makespan_s,
 )
+from simulator.metrics.energy import Energy, EnergyUse, draw_w, energy
 from simulator.metrics.intervals import Interval, block_bootstrap, replication_interval
 from simulator.metrics.latency import PARTS, completed, e2e, statistics, tpot, ttft, waterfall
 from simulator.metrics.stability import Backlog, Stability, backlog_trend, stability
@@ -20,6 +21,8 @@ __all__ = [
     "SCHEMA",
     "Backlog",
     "Cost",
+    "Energy",
+    "EnergyUse",
     "Interval",
     "PoolUse",
     "Stability",
@@ -32,7 +35,9 @@ __all__ = [
     "block_bootstrap",
     "completed",
     "cost",
+    "draw_w",
     "e2e",
+    "energy",
     "goodput",
     "makespan_s",
     "mean_number",

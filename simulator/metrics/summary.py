@@ -13,6 +13,7 @@ from simulator.analysis.bounds import finite
 from simulator.html import card, dollars, duration, figures, share
 from simulator.metrics.attainment import Targets, attainment, goodput
 from simulator.metrics.cautions import cautions
+from simulator.metrics.energy import Energy, energy
 from simulator.metrics.latency import (
     PARTS,
     QUANTILES,
@@ -56,6 +57,7 @@ class Summary:
         throughput: over the makespan.
         pools: use of each pool.
         cost: at the simulated load.
+        energy: what the GPUs drew over the makespan.
         stability: the test behind ``stable``.
         warnings: sentences to read before the numbers.
         meta: ``seed, events, events_per_request, strides, cpu_s, version``.
@@ -77,6 +79,7 @@ class Summary:
     throughput: Throughput
     pools: Mapping[str, PoolUse]
     cost: Cost
+    energy: Energy
     stability: Stability
     warnings: tuple[str, ...]
     meta: Mapping[str, int | float | str | None]
@@ -109,6 +112,13 @@ class Summary:
                 "usd_per_hour": self.cost.usd_per_hour,
                 "usd_per_m_output_tokens": self.cost.usd_per_m_output_tokens,
                 "usd_per_m_total_tokens": self.cost.usd_per_m_total_tokens,
+            },
+            "energy": {
+                **asdict(self.energy.total),
+                "grid_gco2_per_kwh": self.energy.grid_gco2_per_kwh,
+                "pue": self.energy.pue,
+                "gco2_per_m_output_tokens": self.energy.gco2_per_m_output_tokens,
+                "pools": {name: asdict(use) for name, use in self.energy.pools.items()},
             },
             "stable": self.stable,
             "warnings": list(self.warnings),
@@ -175,6 +185,7 @@ def summarize(
         warnings.append(f"The first {cut_s:.3g} s ({left_out} requests) are left out ({rule}).")
     done = completed(kept)
     parts = waterfall(kept)
+    use = pool_use(run, bounds)
     return Summary(
         scenario=run.deployment.name,
         mode=run.deployment.mode,
@@ -191,8 +202,9 @@ def summarize(
         goodput_rps=goodput(kept, slo) if slo else None,
         slo_attainment=attainment(kept, slo) if slo else None,
         throughput=throughput(run),
-        pools=pool_use(run, bounds),
+        pools=use,
         cost=cost(run),
+        energy=energy(run, use),
         stability=found,
         warnings=tuple(warnings),
         meta=_meta(run),

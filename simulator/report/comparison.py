@@ -123,6 +123,7 @@ def _numbers(comparison: Comparison) -> Block:
             ("cost per million output tokens", "usd_per_m_output_tokens"),
         )
     ]
+    rows += _energy(ours, theirs)
     rows.append(("keeps up", _yes(ours), _yes(theirs), ""))
     note = "Change: disaggregated against colocated."
     if comparison.gain is not None:
@@ -135,6 +136,34 @@ def _work(ours: Summary, theirs: Summary) -> list[tuple[str, ...]]:
     key = "output_tokens_per_s_per_gpu"
     a, b = getattr(ours.throughput, key), getattr(theirs.throughput, key)
     return [_row("output tokens per GPU", _per_second(number), a, b)]
+
+
+def _energy(ours: Summary, theirs: Summary) -> list[tuple[str, ...]]:
+    a, b = ours.energy, theirs.energy
+    rows = [
+        _row(
+            "energy per output token",
+            lambda joules: number(joules, "J"),
+            a.total.joules_per_output_token,
+            b.total.joules_per_output_token,
+        ),
+        _row(
+            "mean draw per GPU",
+            lambda watts: number(watts, "W"),
+            a.total.mean_w_per_gpu,
+            b.total.mean_w_per_gpu,
+        ),
+    ]
+    if a.grid_gco2_per_kwh is not None:
+        rows.append(
+            _row(
+                "carbon per million output tokens",
+                lambda grams: number(grams, "g CO2e"),
+                a.gco2_per_m_output_tokens,
+                b.gco2_per_m_output_tokens,
+            )
+        )
+    return rows
 
 
 def _per_second(shown: Callable[[float | None, str], str]) -> Callable[[float | None], str]:

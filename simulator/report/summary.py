@@ -182,8 +182,29 @@ def throughput(summary: Summary) -> Block:
                 f"{usd(cost.usd_per_m_output_tokens_decode)} per million output tokens (decode)",
             )
         )
+    rows += _energy(summary)
     note = "Rates over the whole run, from the first arrival to the last token."
-    return Block("Throughput and cost", (), tuple(rows), note)
+    return Block("Throughput, cost and energy", (), tuple(rows), note)
+
+
+def _energy(summary: Summary) -> list[tuple[str, str]]:
+    """What the GPUs drew, on one line, and its carbon where the grid is known."""
+    total, grid = summary.energy.total, summary.energy.grid_gco2_per_kwh
+    if total.joules is None:
+        return [("energy of the GPUs", "unknown: a profile gives no power figures")]
+    rows = [
+        (
+            "energy of the GPUs",
+            f"{number(total.joules_per_output_token, 'J')} per output token "
+            f"({number(total.wh_per_m_output_tokens, 'Wh')} per million), "
+            f"{number(total.mean_w_per_gpu, 'W')} per GPU on average",
+        )
+    ]
+    if grid is not None:
+        carbon = number(summary.energy.gco2_per_m_output_tokens, "g CO2e")
+        supply = f"{number(grid)} g/kWh, PUE {summary.energy.pue:g}"
+        rows.append(("carbon", f"{carbon} per million output tokens ({supply})"))
+    return rows
 
 
 def verdicts(summary: Summary, slo: SLO | None) -> tuple[Verdict, ...]:

@@ -64,6 +64,8 @@ def build_deployment(config: ScenarioConfig) -> Deployment:
         prefill_router=config.routing.prefill,
         decode_router=config.routing.decode or config.routing.prefill,
         router_latency_s=config.routing.latency_s,
+        grid_gco2_per_kwh=None if config.energy is None else config.energy.grid_gco2_per_kwh,
+        pue=1.0 if config.energy is None else config.energy.pue,
     )
 
 

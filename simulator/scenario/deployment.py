@@ -98,6 +98,8 @@ class Deployment:
         prefill_router: how a request finds its prefill (or colocated) instance.
         decode_router: how it finds its decode instance.
         router_latency_s: time from arrival to the queue of an instance [s].
+        grid_gco2_per_kwh: carbon of the electricity [g CO2e/kWh]; None if not given.
+        pue: energy of the data centre over that of its IT equipment.
     """
 
     name: str
@@ -112,6 +114,8 @@ class Deployment:
     prefill_router: RouterName
     decode_router: RouterName
     router_latency_s: float
+    grid_gco2_per_kwh: float | None = None
+    pue: float = 1.0
 
     def role(self, role: Role) -> tuple[PoolPlan, ...]:
         """The pools with this role, in scenario order."""

@@ -183,6 +183,18 @@ class Overheads(Section):
     ] = None
 
 
+class EnergySupply(Section):
+    """Where the electricity comes from, for carbon."""
+
+    grid_gco2_per_kwh: Annotated[
+        float, Field(ge=0, le=5000, description="carbon of the electricity [g CO2e/kWh]")
+    ]
+    pue: Annotated[
+        float,
+        Field(ge=1, le=5, description="energy of the data centre over that of its IT equipment"),
+    ] = 1.0
+
+
 class ScenarioConfig(Section):
     """A whole scenario file."""
 
@@ -236,4 +248,7 @@ class ScenarioConfig(Section):
         BeforeValidator(text_or_mapping),
         Field(description="serving engine; a bare name is enough"),
     ] = Overheads()
+    energy: Annotated[
+        EnergySupply | None, Field(description="electricity; default: no carbon is given")
+    ] = None
     seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="seed of every random stream")] = 1
