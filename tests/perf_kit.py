@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hwprofiles import load_gpu
 from simulator.model import DenseFfn, GqaAttention, LayerKind, ModelSpec, load_model
-from simulator.perf.step import OperatorTime, Precision, StepModel, StepTable
+from simulator.perf.step import OperatorTime, Parallel, Precision, StepModel, StepTable
 
 Setup = tuple[str, str, int, Precision]
 
@@ -51,7 +51,13 @@ def step(
     host_s: float = 0.0,
 ) -> StepModel:
     return StepModel(
-        load_model(model), load_gpu(gpu), tp, precision, host_s=host_s, c0_s=c0_s, c1_s=c1_s
+        load_model(model),
+        load_gpu(gpu),
+        Parallel(tp=tp),
+        precision,
+        host_s=host_s,
+        c0_s=c0_s,
+        c1_s=c1_s,
     )
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from hwprofiles import load_gpu
 from simulator.errors import InputError, ModelError, ProfileError
 from simulator.model import load_model
-from simulator.perf.step import Precision, StepModel
+from simulator.perf.step import Parallel, Precision, StepModel
 from simulator.report.hardware import hardware_report, hardware_view
 
 
@@ -74,7 +74,7 @@ def test_steps_are_those_of_the_step_model() -> None:
     report = hardware_report(
         "h200", "llama-3.1-70b", 2, batch=48, context=3000, prompt=5000, precision=precision
     )
-    step = StepModel(load_model("llama-3.1-70b"), load_gpu("h200"), 2, precision)
+    step = StepModel(load_model("llama-3.1-70b"), load_gpu("h200"), Parallel(tp=2), precision)
     assert report["decode"]["time_s"] == float(step.decode_s(48, 48 * 3000))
     assert report["decode"]["tokens_per_s"] == pytest.approx(48 / report["decode"]["time_s"])
     prefill_s = float(step.mixed_s(0, 0, 5000, 5000**2 / 2, 5000, 1, 1))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hwprofiles import load_gpu
 from simulator.errors import ModelError, ProfileError
 from simulator.model import load_model
-from simulator.perf.step import OperatorTime, Precision, StepModel
+from simulator.perf.step import OperatorTime, Parallel, Precision, StepModel
 from tests.perf_kit import (
     BF16,
     FP8,
@@ -146,10 +146,18 @@ def test_kv_without_its_own_kernels_borrows_bf16_ones_and_says_so() -> None:
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"weights": "int4"}, r"precision\.weights: 'int4' is unknown; allowed: bf16, fp8\."),
+        ({"weights": "fp6"}, r"precision\.weights: 'fp6' is unknown; did you mean 'fp8'\?"),
+        ({"experts": "int3"}, r"precision\.experts: 'int3' is unknown; did you mean 'int8'\?"),
         ({"kv": None}, r"precision\.kv: None is unknown; allowed: bf16, fp8\."),
-        ({"compute": "fp16"}, r"precision\.compute: 'fp16' is unknown; allowed: bf16, fp8\."),
-        ({"compute": "fp8"}, r"precision\.compute: 'fp8' needs weights in fp8, found 'bf16'"),
+        ({"compute": "fp16"}, r"precision\.compute: 'fp16' is unknown; did you mean 'bf16'\?"),
+        (
+            {"compute": "fp8"},
+            r"precision\.compute: 'fp8' does not go with weights in bf16; allowed: bf16\.",
+        ),
+        (
+            {"weights": "int4", "experts": "nvfp4", "compute": "int8"},
+            r"'int8' does not go with weights in int4 and nvfp4; allowed: bf16, fp8, fp4\.",
+        ),
     ],
 )
 def test_bad_precisions_are_refused(fields: dict[str, Any], sentence: str) -> None:
@@ -175,12 +183,12 @@ def test_a_gpu_without_all_reduce_runs_alone_only() -> None:
         StepModel(model, gpu).decode_s(1, 10)
     )
     with pytest.raises(ProfileError, match="have no all_reduce, which tp 2 needs; allowed: tp 1"):
-        StepModel(model, alone, 2)
+        StepModel(model, alone, Parallel(tp=2))
 
 
 def test_a_bus_uses_the_next_larger_measured_number_of_gpus() -> None:
     # TP 3 takes the parameters at 4 GPUs: 12.7 µs + 2·(2/3)·bytes/4 GB/s, twice a layer.
-    parts = StepModel(TWELVE, load_gpu("l40s"), 3).decode_operators(64, 128)
+    parts = StepModel(TWELVE, load_gpu("l40s"), Parallel(tp=3)).decode_operators(64, 128)
     reduce = operator(parts, "all_reduce")
     message = 64 * 1536 * 2
     assert reduce.time_s == pytest.approx(4 * (12.7e-6 + 4 / 3 * message / 4e9), rel=1e-12)
@@ -189,7 +197,7 @@ def test_a_bus_uses_the_next_larger_measured_number_of_gpus() -> None:
 @pytest.mark.parametrize(("tp", "alpha", "bus"), [(2, 5.3e-6, 19e9), (4, 12.7e-6, 4e9)])
 def test_a_bus_uses_the_parameters_of_its_number_of_gpus(tp: int, alpha: float, bus: float) -> None:
     reduce = operator(
-        StepModel(TWELVE, load_gpu("l40s"), tp).decode_operators(64, 128), "all_reduce"
+        StepModel(TWELVE, load_gpu("l40s"), Parallel(tp=tp)).decode_operators(64, 128), "all_reduce"
     )
     message = 64 * 1536 * 2
     assert reduce.time_s == pytest.approx(
@@ -205,7 +213,7 @@ def test_a_bus_without_a_large_enough_entry_is_refused() -> None:
         gpu, kernels=(dataclasses.replace(gpu.family(), all_reduce=bus[:1]),)
     )
     with pytest.raises(ProfileError, match="no entry for tp 4; allowed: up to 2"):
-        StepModel(load_model("llama-3.1-8b"), pair, 4)
+        StepModel(load_model("llama-3.1-8b"), pair, Parallel(tp=4))
 
 
 # ------------------------------------------------------------------------------- work and memory
@@ -225,7 +233,7 @@ def test_operator_flops_and_bytes_are_those_of_the_step(
 ) -> None:
     model = step(*setup)
     parts = model.decode_operators(16, 3000)
-    layer = model.operators_per_gpu.attention
+    layer = model.model.kinds[0].attention
     replicated = layer.kv_heads_per_gpu(model.tp) * model.tp / layer.kv_heads
     assert replicated == 1.0  # no set-up here replicates KV heads, so the sum is the whole
     total = model.tp * math.fsum(part.flops for part in parts)
@@ -292,13 +300,13 @@ def test_a_model_that_does_not_fit_has_no_capacity() -> None:
 
 def test_tp_beyond_the_kv_heads_replicates_and_does_not_add_capacity_per_token() -> None:
     few = twelve(kv_heads=2)
-    two, four = (StepModel(few, load_gpu("h100"), tp) for tp in (2, 4))
+    two, four = (StepModel(few, load_gpu("h100"), Parallel(tp=tp)) for tp in (2, 4))
     assert two.kv_bytes_per_token_per_gpu == four.kv_bytes_per_token_per_gpu
 
 
 def test_step_models_are_values() -> None:
     setup = SETUPS[2]
-    twin = StepModel(load_model(setup[0]), load_gpu(setup[1]), setup[2], setup[3])
+    twin = StepModel(load_model(setup[0]), load_gpu(setup[1]), Parallel(tp=setup[2]), setup[3])
     assert twin == step(*setup)
     assert hash(twin) == hash(step(*setup))
     assert pickle.loads(pickle.dumps(twin)) == twin

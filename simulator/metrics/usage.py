@@ -66,7 +66,7 @@ def _use(pool: PoolPlan, rows: pd.DataFrame, span_s: float, load: float | None) 
     flops = float(pool.step.flops(total["tokens"], total["pairs"], total["rows"]))
     # every rank reads its shard of the weights in each step, and its share of the KV
     moved = float(rows["steps"].sum()) * float(pool.step.read_bytes(0.0))
-    moved += pool.tp * pool.step.kv_bytes_per_token_per_gpu * float(rows["kv_token_steps"].sum())
+    moved += float(pool.step.kv_read_bytes(float(rows["kv_token_steps"].sum())))
     return PoolUse(
         instances=pool.instances,
         gpus=pool.gpus,

@@ -1,203 +1,144 @@
-"""The kernels of one decoder on one GPU of a tensor-parallel group, with their parameters bound.
+"""The kernels of one decoder on one GPU of an instance, with their parameters bound.
 
-A layer is: QKV projection, attention, output projection, all-reduce, gate-and-up projection, down
-projection, all-reduce, and a few elementwise kernels. A step is its layers, the LM head on the
-sampled rows only, and a framework overhead. Everything here is per GPU.
+A model is layers of a few kinds, each a list of operators:
+
+- grouped-query attention: QKV projection, attention, output projection;
+- latent attention: projection into the latents, projections out of them, attention, output
+  projection;
+- a dense FFN: gate-and-up projection, down projection;
+- a mixture of experts: router, shared experts as a dense FFN, routed experts;
+- an all-reduce after attention and one after the FFN, and a few elementwise kernels.
+
+A step is its layers, the LM head on the sampled rows only, and a framework overhead. Everything here
+is per GPU; with pipeline stages it is the pass through all of them. Equal operators of different
+kinds of layers are one operator with more calls.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypedDict, TypeVar
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hwprofiles import BusAllReduce, GpuProfile, KernelFamily, NvlinkAllReduce
-from simulator.errors import ModelError, ProfileError
-from simulator.model import DenseFfn, GqaAttention, ModelSpec
-from simulator.perf import forms
+from hwprofiles import GpuProfile, KernelFamily
+from simulator.model import (
+    DenseFfn,
+    GqaAttention,
+    LayerKind,
+    MlaAttention,
+    ModelSpec,
+    MoeFfn,
+    Parallel,
+)
+from simulator.perf.attention import GroupAttention, bind_attention
+from simulator.perf.elementwise import Elementwise, layer_bytes_per_token
+from simulator.perf.experts import Experts, bind_experts
+from simulator.perf.fabric import AllReduce, Fabric, Send, exchange, hop
 from simulator.perf.forms import Array, Size
-from simulator.perf.precision import Precision
+from simulator.perf.kernels import Gemm, Multiply, TokenOperator, bind_gemm, multiply
+from simulator.perf.precision import Compute, Precision
 
-ACTIVATION_BYTES = 2.0
-"""Activations and the inputs and outputs of attention are bf16 [bytes]."""
-
-T = TypeVar("T")
-
-
-class GemmArgs(TypedDict):
-    """Keyword arguments of ``forms.gemm_s`` besides the shape."""
-
-    t0_s: float
-    peak_flops: float
-    bandwidth: float
-    compute_eff: float
-    memory_eff: float
-    p: float
-    weight_bytes: float
-    input_bytes: float
-    output_bytes: float
-    quant_eff: float | None
-    sustained: float
+Operator = Gemm | AllReduce | Elementwise | Experts | Send
 
 
 @dataclass(frozen=True, slots=True)
-class Gemm:
-    """A matrix multiplication with its weight's shape and its kernel's parameters bound.
+class Multiplies:
+    """How the matrices of each part of the model are multiplied.
 
     Attributes:
-        name: what the breakdown calls it.
-        n: columns of the weight on this GPU.
-        k: rows of the weight on this GPU.
-        args: parameters of the form.
+        attention: projections of attention.
+        ffn: dense FFN and shared experts.
+        experts: routed experts.
+        plain: what stays bf16: router and LM head.
     """
 
-    name: str
-    n: int
-    k: int
-    args: GemmArgs
-
-    def time_s(self, m: Size) -> Array:
-        """Time of one call over ``m`` tokens [s]."""
-        return forms.gemm_s(m, self.n, self.k, **self.args)
-
-    def traffic_bytes(self, m: float) -> float:
-        """Bytes one call moves [bytes]."""
-        a = self.args
-        inputs, outputs = m * self.k * a["input_bytes"], m * self.n * a["output_bytes"]
-        return self.n * self.k * a["weight_bytes"] + inputs + outputs
-
-    def bound(self, m: float) -> str:
-        """The largest of its three parts: ``compute``, ``memory`` or ``latency``."""
-        a = self.args
-        compute, memory = forms.gemm_terms(
-            m,
-            self.n,
-            self.k,
-            peak_flops=a["peak_flops"],
-            bandwidth=a["bandwidth"],
-            compute_eff=a["compute_eff"],
-            memory_eff=a["memory_eff"],
-            weight_bytes=a["weight_bytes"],
-            input_bytes=a["input_bytes"],
-            output_bytes=a["output_bytes"],
-            sustained=a["sustained"],
-        )
-        return largest(compute=float(compute), memory=float(memory), latency=a["t0_s"])
-
-
-def largest(**parts: float) -> str:
-    """Name of the largest part; the first named on a tie."""
-    return max(parts, key=lambda name: parts[name])
+    attention: Multiply
+    ffn: Multiply
+    experts: Multiply
+    plain: Multiply
 
 
 @dataclass(frozen=True, slots=True)
 class Operators:
-    """All kernels of one model on one GPU type at one tensor-parallel degree and precision.
+    """All kernels of one model on one GPU type, for one parallelism and precision.
 
     Attributes:
         model: the model.
-        attention: how its layers attend.
-        ffn: their feed-forward part.
         gpu: the GPU profile.
         family: the kernel family in it.
-        tp: tensor-parallel degree.
+        parallel: how an instance spreads the model.
         precision: as asked for.
-        compute: type the layers' matrices are multiplied in.
-        gemms: the four GEMMs of a layer.
+        how: how each part's matrices are multiplied.
+        tokens: operators over the new tokens of an attention rank; with one rank, all of them.
+        joint: operators over the new tokens of all attention ranks together: routed experts and
+            their exchange; empty with one rank.
         head: the LM head.
-        decode: (fixed, per sequence, per KV token) of decode attention of one layer [s].
-        prefill: (fixed, per pair, per new token, per token read) of prefill attention [s].
-        bus: parameters of the all-reduce at this degree where it goes over a bus.
+        attention: attention, by group.
     """
 
     model: ModelSpec
-    attention: GqaAttention
-    ffn: DenseFfn
     gpu: GpuProfile
     family: KernelFamily
-    tp: int
+    parallel: Parallel
     precision: Precision
-    compute: str
-    gemms: tuple[Gemm, ...]
+    how: Multiplies
+    tokens: tuple[TokenOperator, ...]
+    joint: tuple[TokenOperator, ...]
     head: Gemm
-    decode: tuple[float, float, float]
-    prefill: tuple[float, float, float, float]
-    bus: BusAllReduce | None
-
-    # ------------------------------------------------------------------ pieces of a layer
+    attention: tuple[GroupAttention, ...]
 
     @property
-    def elementwise_bytes_per_token(self) -> float:
-        """Bytes the elementwise kernels of one layer move per token [bytes/token].
+    def compute(self) -> Compute:
+        """Type in which most of a token's matrices are multiplied."""
+        weight: dict[Compute, float] = {}
+        for kind in self.model.kinds:
+            for how, linear in _active(kind, self.model.hidden, self.how):
+                weight[how.compute] = weight.get(how.compute, 0.0) + kind.count * linear
+        return max(weight, key=lambda name: weight[name])
 
-        Two fused add-and-norms (residual and input read, both written: ``4·hidden`` each), rotary
-        embedding (Q and K read and written), gated activation (``2·ffn`` read, ``ffn`` written),
-        and where the model has it the norm of Q and K (read and written).
-        """
-        attention, tp = self.attention, self.tp
-        q_k = (attention.heads // tp + attention.kv_heads_per_gpu(tp)) * attention.head_dim
-        passes = 4 if attention.qk_norm else 2
-        return ACTIVATION_BYTES * (8 * self.model.hidden + 3 * self.ffn.width // tp + passes * q_k)
-
-    def elementwise_s(self, m: Size) -> Array:
-        """Elementwise kernels of one layer over ``m`` tokens [s]."""
-        params = self.family.elementwise
-        return forms.elementwise_s(
-            np.asarray(m, dtype=np.float64) * self.elementwise_bytes_per_token,
-            kernels=params.kernels_per_layer.value,
-            t0_s=params.t0_s.value,
-            memory_eff=params.memory_eff.value,
-            bandwidth=self.gpu.memory_bytes_per_s.value,
-        )
-
-    def message_bytes(self, m: Size) -> Array:
-        """The tensor one all-reduce sums: ``m`` tokens of the residual stream [bytes]."""
-        return np.asarray(m, dtype=np.float64) * self.model.hidden * ACTIVATION_BYTES
-
-    def all_reduce_s(self, m: Size) -> Array:
-        """One all-reduce over ``m`` tokens [s]; nothing at TP 1."""
-        params, size = self.family.all_reduce, self.message_bytes(m)
-        if isinstance(params, NvlinkAllReduce) and self.gpu.nvlink_bytes_per_s is not None:
-            return forms.all_reduce_s(
-                size,
-                self.tp,
-                t0_s=params.t0_s.value,
-                rank_s=params.rank_s.value,
-                one_shot_eff=params.one_shot_eff.value,
-                two_shot_s=params.two_shot_s.value,
-                two_shot_eff=params.two_shot_eff.value,
-                link_bytes_per_s=self.gpu.nvlink_bytes_per_s.value,
-            )
-        if self.bus is None:
-            return np.zeros_like(size)
-        return forms.all_reduce_ring_s(
-            size,
-            self.tp,
-            alpha_s=self.bus.alpha_s.value,
-            bus_bytes_per_s=self.bus.bus_bytes_per_s.value,
-        )
-
-    # ------------------------------------------------------------------ sums over the layers
+    @property
+    def peak_flops(self) -> float:
+        """Dense peak of a GPU in that type [FLOP/s]."""
+        return self.gpu.peak_flops(self.compute)
 
     def token_s(self, m: Size) -> Array:
-        """GEMMs, all-reduces and elementwise kernels of all layers over ``m`` new tokens [s]."""
-        layer = 2.0 * self.all_reduce_s(m) + self.elementwise_s(m)
-        for gemm in self.gemms:
-            layer = layer + gemm.time_s(m)
-        return self.model.layers * layer
+        """Operators over ``m`` new tokens of an attention rank, attention and head apart [s]."""
+        return _sum(self.tokens, m)
+
+    def joint_s(self, m: Size) -> Array:
+        """Operators over ``m`` new tokens of all attention ranks together [s]."""
+        return _sum(self.joint, m)
 
     def head_s(self, rows: Size) -> Array:
         """The LM head over the sampled rows [s]."""
         return self.head.time_s(rows)
 
 
+def _sum(operators: tuple[TokenOperator, ...], m: Size) -> Array:
+    total = np.zeros(np.shape(m))
+    for operator in operators:
+        total = total + operator.calls * operator.time_s(m)
+    return np.asarray(total, dtype=np.float64)
+
+
+def _active(kind: LayerKind, hidden: int, how: Multiplies) -> Iterator[tuple[Multiply, float]]:
+    """Weights one token is multiplied with in a layer, by how."""
+    yield how.attention, kind.attention.linear(hidden)
+    if isinstance(kind.ffn, DenseFfn):
+        yield how.ffn, kind.ffn.linear(hidden)
+    else:
+        yield how.ffn, kind.ffn.shared(hidden)
+        yield how.experts, kind.ffn.experts_per_token * kind.ffn.expert(hidden)
+
+
 def bind_operators(
     model: ModelSpec,
     gpu: GpuProfile,
-    tp: int,
+    parallel: Parallel,
     precision: Precision,
     family: str | None = None,
+    skew: float = 0.0,
     sustained: float = 1.0,
 ) -> Operators:
     """Bind every kernel of a step to its parameters.
@@ -205,162 +146,165 @@ def bind_operators(
     Args:
         model: the model.
         gpu: the GPU profile.
-        tp: tensor-parallel degree.
+        parallel: how an instance spreads the model.
         precision: number formats.
         family: kernel family of the profile; its first when None.
+        skew: Zipf exponent of the experts' popularity; 0: uniform routing.
         sustained: share of their efficiency the layers' GEMMs keep in long steps, see
             ``forms.sustained_share`` [1].
 
     Raises:
-        ModelError: ``tp`` does not shard the model, or its layers are of a kind without a form.
+        ModelError: ``parallel`` does not shard the model.
         ProfileError: ``tp`` exceeds a node or the profile has no all-reduce for it, or the family
             is unknown.
     """
-    attention, ffn = _plain_layer(model)
-    model.check_tp(tp)
+    model.check_parallel(parallel)
     kernels = gpu.family(family)
-    bus = _check_fabric(gpu, kernels, tp)
-    compute = _compute_dtype(kernels, precision)
-    static = precision.activations == "static"
-    weights = _gemm_args(gpu, kernels, compute, precision.weight_bytes, sustained, static=static)
-    head_args = _gemm_args(gpu, kernels, "bf16", ACTIVATION_BYTES)
-    kv_heads = attention.kv_heads_per_gpu(tp)
-    q_width = attention.heads // tp * attention.head_dim
+    fabric = Fabric(gpu, kernels, parallel)
+    fabric.check()
+    formats = precision.formats
+    how = Multiplies(
+        attention=multiply(gpu, kernels, precision, formats.attention),
+        ffn=multiply(gpu, kernels, precision, formats.ffn),
+        experts=multiply(gpu, kernels, precision, formats.experts),
+        plain=multiply(gpu, kernels, precision, "bf16"),
+    )
+    layers = _Layers(model, gpu, kernels, fabric, how, skew, sustained)
+    tokens, joint = layers.bind()
+    columns = model.padded_vocab(parallel.tp) // parallel.tp
     return Operators(
         model=model,
-        attention=attention,
-        ffn=ffn,
         gpu=gpu,
         family=kernels,
-        tp=tp,
+        parallel=parallel,
         precision=precision,
-        compute=compute,
-        gemms=(
-            Gemm("qkv_proj", q_width + 2 * kv_heads * attention.head_dim, model.hidden, weights),
-            Gemm("o_proj", model.hidden, q_width, weights),
-            Gemm("gate_up_proj", 2 * ffn.width // tp, model.hidden, weights),
-            Gemm("down_proj", model.hidden, ffn.width // tp, weights),
+        how=how,
+        tokens=tokens,
+        joint=joint,
+        head=bind_gemm(gpu, kernels, how.plain, "lm_head", columns, model.hidden),
+        attention=tuple(
+            bind_attention(group, gpu, kernels, parallel.tp, precision, how.attention)
+            for group in model.attention_groups
         ),
-        head=Gemm("lm_head", model.padded_vocab(tp) // tp, model.hidden, head_args),
-        decode=_decode_coefficients(attention, gpu, kernels, tp, precision),
-        prefill=_prefill_coefficients(attention, gpu, kernels, tp, precision),
-        bus=bus,
     )
 
 
-def _plain_layer(model: ModelSpec) -> tuple[GqaAttention, DenseFfn]:
-    """Shapes of a model whose layers are all alike, dense, and attend to everything."""
-    first = model.kinds[0]
-    attention, ffn = first.attention, first.ffn
-    whole = attention.window is None and attention.local_chunk is None
-    if (
-        len(model.kinds) == 1
-        and whole
-        and isinstance(attention, GqaAttention)
-        and isinstance(ffn, DenseFfn)
-    ):
-        return attention, ffn
-    raise ModelError(
-        f"step times of {model.name} ({model.architecture}) are not modelled yet; allowed: models "
-        "of equal dense layers with full grouped-query attention."
-    )
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """The operators of a model's layers, but for attention."""
 
+    model: ModelSpec
+    gpu: GpuProfile
+    kernels: KernelFamily
+    fabric: Fabric
+    how: Multiplies
+    skew: float
+    sustained: float
 
-def for_dtype(pairs: tuple[tuple[str, T], ...], dtype: str) -> T:
-    """Parameters for a type; those of bf16 where the profile has none of its own."""
-    found = dict(pairs)
-    return found.get(dtype, found["bf16"])
+    def bind(self) -> tuple[tuple[TokenOperator, ...], tuple[TokenOperator, ...]]:
+        """Operators over a rank's tokens, and over the tokens of all ranks."""
+        tokens: list[Operator] = []
+        joint: list[Operator] = []
+        lockstep = self.fabric.parallel.attention_dp > 1
+        for kind in self.model.kinds:
+            for operator in self._projections(kind):
+                _add(tokens, operator, kind.count)
+            if isinstance(kind.ffn, MoeFfn):
+                for operator in self._routed(kind.ffn):
+                    _add(joint if lockstep else tokens, operator, kind.count)
+        for kind in self.model.kinds:
+            for operator in self._around(kind):
+                _add(tokens, operator, kind.count)
+        sent = hop(self.model, self.fabric)
+        return (*tokens, *(() if sent is None else (sent,))), tuple(joint)
 
+    def _gemm(self, how: Multiply, name: str, n: int, k: int) -> Gemm:
+        return bind_gemm(self.gpu, self.kernels, how, name, n, k, self.sustained)
 
-def _check_fabric(gpu: GpuProfile, kernels: KernelFamily, tp: int) -> BusAllReduce | None:
-    if tp == 1:
-        return None
-    node = int(gpu.gpus_per_node.value)
-    if tp > node:
-        raise ProfileError(f"tp: {tp} exceeds one node of {gpu.name}; allowed: up to {node}.")
-    if kernels.all_reduce is None:
-        raise ProfileError(
-            f"{gpu.name}: kernels '{kernels.name}' have no all_reduce, which tp {tp} needs; "
-            "allowed: tp 1."
+    def _projections(self, kind: LayerKind) -> Iterator[Operator]:
+        attention, ffn = kind.attention, kind.ffn
+        if isinstance(attention, GqaAttention):
+            yield from self._grouped(attention)
+        else:
+            yield from self._latent(attention)
+        if isinstance(ffn, DenseFfn):
+            yield from self._ffn("", ffn.width)
+            return
+        gate = 1 if ffn.shared_gate else 0
+        yield self._gemm(self.how.plain, "router", ffn.experts + gate, self.model.hidden)
+        if ffn.shared_width:
+            yield from self._ffn("shared_", ffn.shared_width)
+
+    def _grouped(self, attention: GqaAttention) -> Iterator[Operator]:
+        tp, hidden = self.fabric.parallel.tp, self.model.hidden
+        queries = attention.heads // tp * attention.head_dim
+        keys = attention.kv_heads_per_gpu(tp) * attention.head_dim
+        yield self._gemm(self.how.attention, "qkv_proj", queries + 2 * keys, hidden)
+        yield self._gemm(self.how.attention, "o_proj", hidden, queries)
+
+    def _latent(self, attention: MlaAttention) -> Iterator[Operator]:
+        """Projections of latent attention.
+
+        Decode folds the up-projection of K into the query and that of V into the output, head by
+        head: the same weights and the same arithmetic as ``kv_b_proj``, which stands for both.
+        """
+        tp, hidden = self.fabric.parallel.tp, self.model.hidden
+        heads, how = attention.heads // tp, self.how.attention
+        latent = attention.kv_lora_rank + attention.qk_rope_head_dim
+        queries = heads * attention.qk_head_dim
+        if attention.q_lora_rank is None:
+            yield self._gemm(how, "qkv_a_proj", queries + latent, hidden)
+        else:
+            yield self._gemm(how, "qkv_a_proj", attention.q_lora_rank + latent, hidden)
+            yield self._gemm(how, "q_b_proj", queries, attention.q_lora_rank)
+        wide = attention.qk_nope_head_dim + attention.v_head_dim
+        yield self._gemm(how, "kv_b_proj", heads * wide, attention.kv_lora_rank)
+        yield self._gemm(how, "o_proj", hidden, heads * attention.v_head_dim)
+
+    def _ffn(self, prefix: str, width: int) -> Iterator[Operator]:
+        tp, hidden = self.fabric.parallel.tp, self.model.hidden
+        yield self._gemm(self.how.ffn, f"{prefix}gate_up_proj", 2 * width // tp, hidden)
+        yield self._gemm(self.how.ffn, f"{prefix}down_proj", hidden, width // tp)
+
+    def _routed(self, ffn: MoeFfn) -> Iterator[Operator]:
+        parallel = self.fabric.parallel
+        experts = bind_experts(
+            ffn,
+            self.model.hidden,
+            self.gpu,
+            self.kernels,
+            parallel,
+            self.how.experts,
+            self.skew,
+            self.sustained,
         )
-    if isinstance(kernels.all_reduce, NvlinkAllReduce):
-        return None
-    # The next larger number of GPUs stands in for one that was not measured.
-    for entry in kernels.all_reduce:
-        if entry.gpus >= tp:
-            return entry
-    raise ProfileError(
-        f"{gpu.name}: kernels.{kernels.name}.all_reduce.bus has no entry for tp {tp}; "
-        f"allowed: up to {kernels.all_reduce[-1].gpus}."
-    )
+        if parallel.attention_dp == 1:
+            yield experts
+            return
+        inputs = experts.gate_up.args["input_bytes"]
+        there, back = exchange(self.model, ffn, self.fabric, self.skew, inputs)
+        yield there
+        yield experts
+        yield back
+
+    def _around(self, kind: LayerKind) -> Iterator[Operator]:
+        """All-reduces and elementwise kernels."""
+        parallel, hidden = self.fabric.parallel, self.model.hidden
+        if parallel.tp > 1:
+            # the exchange of the experts' tokens sums their outputs, but not the shared experts'
+            exchanged = isinstance(kind.ffn, MoeFfn) and parallel.attention_dp > 1
+            alone = exchanged and not (isinstance(kind.ffn, MoeFfn) and kind.ffn.shared_width)
+            reduce = AllReduce("all_reduce", self.fabric, parallel.tp, hidden)
+            yield replace(reduce, calls=1 if alone else 2)
+        moved = layer_bytes_per_token(kind, hidden, parallel.tp)
+        yield Elementwise(self.gpu, self.kernels.elementwise, moved)
 
 
-def _compute_dtype(kernels: KernelFamily, precision: Precision) -> str:
-    """What is asked for, or bf16 where no kernel multiplies in it (weights are then weight-only)."""
-    wanted = precision.compute or precision.weights
-    return wanted if wanted in dict(kernels.gemm) else "bf16"
-
-
-def _gemm_args(
-    gpu: GpuProfile,
-    kernels: KernelFamily,
-    compute: str,
-    weight_bytes: float,
-    sustained: float = 1.0,
-    *,
-    static: bool = False,
-) -> GemmArgs:
-    # no table of fp8 kernels without a quantisation kernel: the bf16 kernel's shape stands in
-    params = for_dtype(kernels.gemm, "bf16" if static else compute)
-    return GemmArgs(
-        t0_s=params.t0_s.value,
-        peak_flops=gpu.peak_flops(compute),
-        bandwidth=gpu.memory_bytes_per_s.value,
-        compute_eff=params.compute_eff.value,
-        memory_eff=params.memory_eff.value,
-        p=params.p.value,
-        weight_bytes=weight_bytes,
-        input_bytes=1.0 if compute == "fp8" else ACTIVATION_BYTES,
-        output_bytes=ACTIVATION_BYTES,
-        quant_eff=None if params.quant_eff is None else params.quant_eff.value,
-        sustained=sustained,
-    )
-
-
-def _decode_coefficients(
-    attention: GqaAttention, gpu: GpuProfile, kernels: KernelFamily, tp: int, precision: Precision
-) -> tuple[float, float, float]:
-    params = for_dtype(kernels.decode_attention, precision.kv)
-    fixed, sequence, token = forms.decode_attention_coefficients(
-        heads=attention.heads // tp,
-        kv_heads=attention.kv_heads_per_gpu(tp),
-        head_dim=attention.head_dim,
-        t0_s=params.t0_s.value,
-        tile_s=params.tile_s.value,
-        memory_eff=params.memory_eff.value,
-        bandwidth=gpu.memory_bytes_per_s.value,
-        sms=gpu.sms.value,
-        kv_bytes=precision.kv_bytes,
-        io_bytes=ACTIVATION_BYTES,
-    )
-    return fixed, float(sequence), float(token)
-
-
-def _prefill_coefficients(
-    attention: GqaAttention, gpu: GpuProfile, kernels: KernelFamily, tp: int, precision: Precision
-) -> tuple[float, float, float, float]:
-    params = for_dtype(kernels.prefill_attention, precision.kv)
-    fixed, pair, new, read = forms.prefill_attention_coefficients(
-        heads=attention.heads // tp,
-        kv_heads=attention.kv_heads_per_gpu(tp),
-        head_dim=attention.head_dim,
-        t0_s=params.t0_s.value,
-        compute_eff=params.compute_eff.value,
-        memory_eff=params.memory_eff.value,
-        peak_flops=gpu.peak_flops("bf16"),
-        bandwidth=gpu.memory_bytes_per_s.value,
-        kv_bytes=precision.kv_bytes,
-        io_bytes=ACTIVATION_BYTES,
-        head_dim_exponent=params.head_dim_exponent.value,
-    )
-    return fixed, float(pair), float(new), float(read)
+def _add(operators: list[Operator], operator: Operator, layers: int) -> None:
+    """Add a layer's operator, for so many layers, to an equal one if there is one."""
+    calls = operator.calls * layers
+    for i, known in enumerate(operators):
+        if type(known) is type(operator) and replace(known, calls=operator.calls) == operator:
+            operators[i] = replace(known, calls=known.calls + calls)
+            return
+    operators.append(replace(operator, calls=calls))

@@ -1,13 +1,16 @@
 """The time of one forward pass of one instance, as a function of what is in its batch.
 
-A *step* of an instance (TP GPUs of one type) takes
+A *step* of an instance takes
 
-    max(host, c0 + c1·sequences + layers·(GEMMs + 2 all-reduces + elementwise)(new tokens)
-              + LM head(sampled rows) + layers·(decode attention + prefill attention))
+    max(host, c0 + c1·sequences + Σ layers: (GEMMs, experts, collectives, elementwise)(new tokens)
+              + LM head(sampled rows) + Σ layers: (decode attention + prefill attention))
 
-Decode depends on its batch only through the number of sequences ``B`` and the resident KV tokens
-``S`` they read, and is affine in ``S``; prefill attention is additive over chunks. ``StepTable``
-holds the same numbers as plain floats.
+Decode depends on its batch only through the number of sequences ``B`` and, for each group of layers
+that attend alike, the resident KV tokens ``S_g`` they read; it is the largest of a few affine
+functions of these. Prefill attention is additive over chunks. With several attention ranks
+(attention data parallelism) the step takes what the fullest rank takes, plus the experts over the
+tokens of all; with pipeline stages, what the pass through all of them takes (``shape.Share``).
+``StepTable`` holds the same numbers as plain floats.
 """
 
 from __future__ import annotations
@@ -18,15 +21,20 @@ from dataclasses import KW_ONLY, dataclass, field
 import numpy as np
 
 from hwprofiles import GpuProfile
-from simulator.model import ModelSpec, Parallel, WeightFormats
-from simulator.perf.breakdown import OperatorTime, StepShape, breakdown
+from simulator.model import ModelSpec, Parallel
+from simulator.perf import memory, work
+from simulator.perf.breakdown import OperatorTime, breakdown
 from simulator.perf.forms import Array, Size
+from simulator.perf.notes import notes
 from simulator.perf.operators import Operators, bind_operators
-from simulator.perf.precision import Precision
-from simulator.perf.table import AttentionGroupPlan, AttentionPiece, StepPiece, StepTable
-from simulator.units import GIB, MS
+from simulator.perf.precision import Compute, Precision
+from simulator.perf.rank import RankCost, RankSizes
+from simulator.perf.shape import Reads, Share, pairs_of, part, per_group, read_of
+from simulator.perf.table import StepTable
+from simulator.perf.tabulate import tabulate
+from simulator.units import MS
 
-__all__ = ["OperatorTime", "Precision", "StepModel", "StepTable"]
+__all__ = ["OperatorTime", "Parallel", "Precision", "StepModel", "StepTable"]
 
 C0_S = 0.8 * MS
 """Overhead of a step [s]: vLLM's, from measured time per output token of dense models on H100 and
@@ -34,10 +42,6 @@ H200 (aiconfigurator-core 0.12.0 silicon samples, Apache-2.0); 0.2-0.5 ms for Te
 
 C1_S = 0.03 * MS
 """Overhead per running sequence in a step [s]: vLLM's, same measurements; 0.02-0.05 ms."""
-
-RUNTIME_BYTES = 1.5 * GIB
-"""Device memory outside weights, KV and activations: CUDA context, graphs, NCCL buffers [bytes].
-Assumed: engines report 1-2 GiB."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,10 @@ class StepModel:
     Attributes:
         model: the model.
         gpu: GPU type of the instance.
-        tp: tensor-parallel degree, GPUs of the instance.
+        parallel: how the instance spreads the model over its GPUs.
         precision: number formats.
         kernels: kernel family of the profile; its first when None.
+        skew: Zipf exponent of the popularity of a model's experts; 0: uniform routing.
         host_s: lower bound of any step, set by a host loop that runs beside the GPU [s]; 0: never
             binds (engines with CUDA graphs).
         c0_s: overhead per step [s].
@@ -58,16 +63,17 @@ class StepModel:
             engine, see ``forms.sustained_share`` [1].
 
     Raises:
-        ModelError: ``tp`` does not shard the model.
+        ModelError: ``parallel`` does not shard the model.
         ProfileError: ``tp`` does not fit a node of this GPU, or ``kernels`` is unknown.
     """
 
     model: ModelSpec
     gpu: GpuProfile
-    tp: int = 1
+    parallel: Parallel = field(default_factory=Parallel)
     precision: Precision = field(default_factory=Precision)
     _: KW_ONLY
     kernels: str | None = None
+    skew: float = 0.0
     host_s: float = 0.0
     c0_s: float = C0_S
     c1_s: float = C1_S
@@ -76,223 +82,249 @@ class StepModel:
 
     def __post_init__(self) -> None:
         bound = bind_operators(
-            self.model, self.gpu, self.tp, self.precision, self.kernels, self.sustained
+            self.model,
+            self.gpu,
+            self.parallel,
+            self.precision,
+            self.kernels,
+            self.skew,
+            self.sustained,
         )
         object.__setattr__(self, "operators_per_gpu", bound)
 
+    @property
+    def tp(self) -> int:
+        """Tensor-parallel degree of an attention rank."""
+        return self.parallel.tp
+
     # ------------------------------------------------------------------ time
 
-    def decode_s(self, batch: Size, kv_tokens: Size) -> Array:
+    def decode_s(self, batch: Size, kv_tokens: Reads) -> Array:
         """Time [s] of a step that decodes one token for each of ``batch`` sequences.
 
         Args:
             batch: sequences; broadcasts against ``kv_tokens``.
-            kv_tokens: KV tokens they read together, the current ones included.
+            kv_tokens: KV tokens they read together, the current ones included: a tuple with one
+                entry for each attention group, or what holds for all groups.
         """
         return self.mixed_s(batch, kv_tokens, 0, 0, 0, batch, 0)
 
     def mixed_s(
         self,
         batch: Size,
-        kv_tokens: Size,
+        kv_tokens: Reads,
         new: Size,
-        pairs: Size,
-        read: Size,
+        pairs: Reads,
+        read: Reads,
         rows: Size,
         prefills: Size,
+        *,
+        rounds: bool = True,
     ) -> Array:
         """Time [s] of a step that decodes sequences and prefills chunks; arguments broadcast.
 
+        All sizes are of the whole instance.
+
         Args:
             batch: decoding sequences.
-            kv_tokens: KV tokens they read together.
+            kv_tokens: KV tokens they read together, by attention group.
             new: prompt tokens computed, summed over chunks.
-            pairs: query-key pairs ``c·p + c²/2``, summed over chunks.
-            read: KV tokens read back ``p + c``, summed over chunks.
+            pairs: query-key pairs, ``c·p + c²/2`` where all is read, summed over chunks, by group.
+            read: KV tokens read back, ``p + c`` where all is, summed over chunks, by group.
             rows: tokens sampled: ``batch`` plus the prefills that end in this step.
             prefills: number of chunks.
+            rounds: with pipeline stages, a round of microbatches; False: one batch through all.
         """
-        batch, new = np.asarray(batch, dtype=np.float64), np.asarray(new, dtype=np.float64)
-        chunks = np.asarray(prefills, dtype=np.float64)
-        time = (
-            self._token_s(batch + new)
-            + self.operators_per_gpu.head_s(rows)
-            + self.c1_s * (batch + chunks)
-            + self._decode_attention_s(batch, kv_tokens)
-            + self._prefill_attention_s(chunks, new, pairs, read)
-        )
+        cost = self._cost(rounds)
+        x = self._busiest(cost.share, batch, kv_tokens, new, pairs, read, rows, prefills)
+        time = cost.step_s(x)
+        if self.parallel.attention_dp > 1:
+            time = time + cost.joint_s(np.asarray(batch, dtype=np.float64) + np.asarray(new))
         return np.maximum(self.host_s, time)
 
-    def _token_s(self, m: Array) -> Array:
-        return np.where(m > 0.0, self.c0_s + self.operators_per_gpu.token_s(m), 0.0)
+    def _cost(self, rounds: bool) -> RankCost:
+        share = Share.of(self.parallel, rounds=rounds)
+        return RankCost(self.operators_per_gpu, self.c0_s, self.c1_s, share)
 
-    def _decode_attention_s(self, batch: Array, kv_tokens: Size) -> Array:
-        fixed, sequence, token = self.operators_per_gpu.decode
-        kv = np.asarray(kv_tokens, dtype=np.float64)
-        layer = fixed + sequence * batch + token * kv
-        return np.where(batch > 0.0, self.model.layers * layer, 0.0)
+    def _busiest(
+        self,
+        share: Share,
+        batch: Size,
+        kv_tokens: Reads,
+        new: Size,
+        pairs: Reads,
+        read: Reads,
+        rows: Size,
+        prefills: Size,
+    ) -> RankSizes:
+        """What of an instance's step falls to its fullest rank, sequences being alike."""
+        groups = len(self.operators_per_gpu.attention)
+        own, chunks = share.rank(batch), share.rank(prefills)
+        held, cut = part(own, batch), part(chunks, prefills)
+        return RankSizes(
+            batch=own,
+            reads=tuple(r * held for r in per_group(kv_tokens, groups)),
+            new=np.asarray(new, dtype=np.float64) * cut,
+            pairs=tuple(n * cut for n in per_group(pairs, groups)),
+            read=tuple(n * cut for n in per_group(read, groups)),
+            rows=share.rank(rows),
+            prefills=chunks,
+        )
 
-    def _prefill_attention_s(self, chunks: Array, new: Array, pairs: Size, read: Size) -> Array:
-        fixed, per_pair, per_new, per_read = self.operators_per_gpu.prefill
-        pairs, read = np.asarray(pairs, dtype=np.float64), np.asarray(read, dtype=np.float64)
-        layer = fixed + per_pair * pairs + per_new * new + per_read * read
-        return np.where(chunks > 0.0, self.model.layers * layer, 0.0)
-
-    def table(self, max_num_seqs: int, max_tokens: int) -> StepTable:
-        """Tabulate for the engine.
+    def table(self, max_num_seqs: int, max_tokens: int, *, rounds: bool = True) -> StepTable:
+        """Tabulate for the engine; limits and statistics are those of one attention rank.
 
         Args:
             max_num_seqs: most sequences that decode together.
             max_tokens: most new tokens of a step; raised to ``max_num_seqs`` where below it.
+            rounds: with pipeline stages, steps are rounds of microbatches (decode and colocated
+                instances); False: a batch passes through all stages as a whole (prefill).
         """
-        layers = self.model.layers
-        tokens = np.arange(max(max_tokens, max_num_seqs) + 1, dtype=np.float64)
-        batch = tokens[: max_num_seqs + 1]
-        token_s, head_s = self._token_s(tokens), self.operators_per_gpu.head_s(tokens)
-        attention_s = self._decode_attention_s(batch, 0.0)
-        n = len(batch)
-        decode_a = token_s[:n] + head_s[:n] + self.c1_s * batch + attention_s
-        per_kv_token = layers * self.operators_per_gpu.decode[2]
-        fixed, per_pair, per_new, per_read = self.operators_per_gpu.prefill
-        attention = AttentionGroupPlan(
-            decode=(AttentionPiece(attention_s.tolist(), per_kv_token),),
-            prefill_t0_s=layers * fixed,
-            prefill_pair_s=layers * per_pair,
-            prefill_new_s=layers * per_new,
-            prefill_read_s=layers * per_read,
-        )
-        return StepTable(
-            host_s=self.host_s,
-            token_s=token_s.tolist(),
-            head_s=head_s.tolist(),
-            seq_s=self.c1_s,
-            groups=(attention,),
-            pieces=(StepPiece(decode_a.tolist(), ([0.0] + [per_kv_token] * max_num_seqs,)),),
-        )
+        return tabulate(self._cost(rounds), max_num_seqs, max_tokens, self.host_s)
 
     # ------------------------------------------------------------------ where the time goes
 
     def operators(
         self,
         batch: int,
-        kv_tokens: float,
+        kv_tokens: Reads,
         chunks: Sequence[tuple[int, int]] = (),
         rows: int | None = None,
+        *,
+        rounds: bool = True,
     ) -> list[OperatorTime]:
-        """Operators of a step, whose times add up to it.
+        """Operators of a step on each GPU of the fullest rank; their times add up to the step.
 
         Args:
             batch: decoding sequences.
-            kv_tokens: KV tokens they read together.
+            kv_tokens: KV tokens they read together, by attention group.
             chunks: ``(cached tokens, new tokens)`` of every prefilling sequence.
             rows: tokens sampled; None: ``batch`` plus one for every chunk.
+            rounds: as in ``mixed_s``.
         """
-        shape = StepShape.of(batch, kv_tokens, chunks, rows)
-        overhead = self.c0_s + self.c1_s * (batch + shape.prefills)
-        return breakdown(self.operators_per_gpu, shape, overhead_s=overhead, host_s=self.host_s)
+        cost, groups = self._cost(rounds), self.model.attention_groups
+        new = sum(c for _, c in chunks)
+        x = self._busiest(
+            cost.share,
+            batch,
+            kv_tokens,
+            new,
+            tuple(sum(pairs_of(g, p, c) for p, c in chunks) for g in groups),
+            tuple(float(sum(read_of(g, p, c) for p, c in chunks)) for g in groups),
+            batch + len(chunks) if rows is None else rows,
+            len(chunks),
+        )
+        overhead = self.c0_s + cost.sequence_s * float(x.batch + x.prefills)
+        return breakdown(
+            self.operators_per_gpu,
+            cost.shape(x, batch + new),
+            overhead_s=overhead,
+            host_s=self.host_s,
+        )
+
+    def reads(self, batch: int, context: int) -> tuple[int, ...]:
+        """KV tokens ``batch`` sequences of ``context`` tokens read, by attention group."""
+        return tuple(batch * group.reads(context) for group in self.model.attention_groups)
 
     def decode_operators(self, batch: int, context: int) -> list[OperatorTime]:
         """Operators of a decode step of ``batch`` sequences with ``context`` KV tokens each."""
-        return self.operators(batch, batch * context)
+        return self.operators(batch, self.reads(batch, context))
 
     def prefill_operators(self, batch: int, prompt_tokens: int) -> list[OperatorTime]:
         """Operators of a step that prefills ``batch`` whole prompts, none of it cached."""
-        return self.operators(0, 0, [(0, prompt_tokens)] * batch)
+        return self.operators(0, 0, [(0, prompt_tokens)] * batch, rounds=False)
 
     # ------------------------------------------------------------------ work and bytes
 
     @property
-    def compute(self) -> str:
-        """Type the layers' matrices are multiplied in on this GPU: ``bf16`` or ``fp8``."""
+    def compute(self) -> Compute:
+        """Type most of the layers' matrices are multiplied in on this GPU."""
         return self.operators_per_gpu.compute
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences on what was substituted, for reports."""
-        notes = []
-        if self.compute != (self.precision.compute or self.precision.weights):
-            notes.append(
-                f"{self.gpu.name} has no fp8 GEMM: fp8 weights are weight-only, computed in bf16."
-            )
-        if self.precision.activations == "static" and self.compute == "fp8":
-            notes.append(
-                "fp8 GEMMs with static scales are not measured: the bf16 kernel's fixed cost and "
-                "corner with the fp8 peak (assumed)."
-            )
-        if self.precision.kv not in dict(self.operators_per_gpu.family.decode_attention):
-            notes.append(
-                f"{self.gpu.name} has no measured {self.precision.kv} KV attention: bf16 "
-                "parameters, with the bytes of the KV type."
-            )
-        return tuple(notes)
+        return notes(self.operators_per_gpu)
 
-    def flops(self, tokens: Size, pairs: Size, rows: Size) -> Array:
+    def flops(self, tokens: Size, pairs: Reads, rows: Size) -> Array:
         """Arithmetic of a step over all its GPUs, replicas not counted [FLOP].
 
         Args:
             tokens: new tokens, decoded and prefilled.
-            pairs: query-key pairs: resident KV tokens of the decoding sequences plus
-                ``c·p + c²/2`` of every chunk.
+            pairs: query-key pairs by attention group: resident KV tokens the decoding sequences
+                read plus those of the chunks.
             rows: tokens sampled.
         """
-        model, attention = self.model, self.operators_per_gpu.attention
-        per_pair = 4.0 * model.layers * attention.heads * attention.head_dim
-        per_row = 2.0 * model.vocab * model.hidden
-        return np.asarray(
-            2.0 * model.linear_parameters * np.asarray(tokens, dtype=np.float64)
-            + per_pair * np.asarray(pairs, dtype=np.float64)
-            + per_row * np.asarray(rows, dtype=np.float64)
-        )
+        return work.flops(self.model, tokens, pairs, rows)
 
-    def read_bytes(self, kv_tokens: Size) -> Array:
+    def read_bytes(self, kv_tokens: Reads, tokens: Size | None = None) -> Array:
         """Bytes a step must read over all its GPUs: weights once, resident KV once [bytes].
 
         The input embedding (a lookup) is left out.
+
+        Args:
+            kv_tokens: KV tokens read, by attention group.
+            tokens: new tokens, which decide how many experts are visited; None: all of them.
         """
-        table = self.model.padded_vocab(self.tp) // self.tp * self.model.hidden
-        lookup = 0.0 if self.model.tied_embeddings else 2.0 * table
-        kv = np.asarray(kv_tokens, dtype=np.float64) * self.kv_bytes_per_token_per_gpu
-        return np.asarray(self.tp * (self.weight_bytes_per_gpu - lookup + kv))
+        weights = work.weight_read_bytes(
+            self.model, self.parallel, self.precision, self.skew, tokens
+        )
+        return weights + self.kv_read_bytes(kv_tokens)
+
+    def kv_read_bytes(self, kv_tokens: Reads) -> Array:
+        """The KV part of ``read_bytes`` [bytes]."""
+        return work.kv_read_bytes(self.model, self.tp, self.precision, kv_tokens)
 
     @property
     def peak_flops_per_s(self) -> float:
         """Dense peak of the instance in its compute type [FLOP/s]; the base of MFU."""
-        return self.tp * self.gpu.peak_flops(self.compute)
+        return self.parallel.gpus * self.operators_per_gpu.peak_flops
 
     @property
     def peak_bytes_per_s(self) -> float:
         """Memory bandwidth of the instance [bytes/s]; the base of MBU."""
-        return self.tp * self.gpu.memory_bytes_per_s.value
+        return self.parallel.gpus * self.gpu.memory_bytes_per_s.value
 
     # ------------------------------------------------------------------ memory
 
     @property
     def weight_bytes_per_gpu(self) -> float:
-        """Weights on each GPU [bytes]."""
-        formats = WeightFormats.uniform(self.precision.weights)
-        return self.model.weight_bytes_per_gpu(Parallel(tp=self.tp), formats)
+        """Weights on each GPU of the fullest pipeline stage [bytes]."""
+        return self.model.weight_bytes_per_gpu(self.parallel, self.precision.formats)
 
     @property
     def kv_bytes_per_token_per_gpu(self) -> float:
-        """KV cache of one token on each GPU, replicas included [bytes/token]."""
-        return self.model.kv_bytes_per_token_per_gpu(self.tp, self.precision.kv_bytes)
+        """KV cache of one token on each GPU of the fullest stage, replicas included [bytes/token]."""
+        sizes = memory.stage_kv_bytes_per_token(self.model, self.parallel, self.precision.kv_bytes)
+        return max(sizes)
 
     def activation_bytes(self, max_tokens: int) -> float:
-        """Estimate of what a step needs beside weights and KV on each GPU [bytes].
-
-        The largest moment of a layer in bf16 (residual, its norm, gate, up and their product):
-        ``2·max_tokens·(2·hidden + 3·ffn/TP)``, plus ``RUNTIME_BYTES``. An estimate, not fitted.
-        """
-        width = 2 * self.model.hidden + 3 * self.operators_per_gpu.ffn.width / self.tp
-        return 2.0 * max_tokens * width + RUNTIME_BYTES
+        """Estimate of what a step needs beside weights and KV on each GPU [bytes]."""
+        return memory.activation_bytes(self.model, self.parallel, max_tokens)
 
     def kv_capacity_tokens(self, memory_fraction: float, max_tokens: int) -> int:
-        """KV tokens an instance can hold; 0 where the weights leave no room.
+        """KV tokens an attention rank can hold; 0 where the weights leave no room.
+
+        Of sequences no longer than any window: longer ones take less, as windowed layers forget.
 
         Args:
             memory_fraction: share of the GPU's memory the engine may use, in (0, 1].
-            max_tokens: most new tokens of a step, for the activations.
+            max_tokens: most new tokens of a step of a rank, for the activations.
         """
-        usable = self.gpu.memory_bytes.value * memory_fraction
-        free = usable - self.weight_bytes_per_gpu - self.activation_bytes(max_tokens)
-        return max(0, int(free // self.kv_bytes_per_token_per_gpu))
+        return int(self._room(memory_fraction, max_tokens))
+
+    def kv_capacity_units(self, memory_fraction: float, max_tokens: int, block: int) -> int:
+        """KV units of ``StepTable.groups`` a rank can hold; blocks where there is one group.
+
+        Args:
+            memory_fraction: as in ``kv_capacity_tokens``.
+            max_tokens: as in ``kv_capacity_tokens``.
+            block: tokens of a block.
+        """
+        each = sum(memory.units(self.model, self.tp))
+        return int(self._room(memory_fraction, max_tokens) * each // block)
+
+    def _room(self, memory_fraction: float, max_tokens: int) -> float:
+        return memory.kv_room_tokens(
+            self.model, self.gpu, self.parallel, self.precision, memory_fraction, max_tokens
+        )

@@ -17,7 +17,7 @@ from rich.text import Text
 from hwprofiles import GpuProfile, load_gpu
 from simulator.errors import InputError
 from simulator.model import ModelSpec, load_model
-from simulator.perf.step import OperatorTime, Precision, StepModel
+from simulator.perf.step import OperatorTime, Parallel, Precision, StepModel
 from simulator.report.text import byte_size, count, number, percent, seconds
 
 SCHEMA_VERSION = 1
@@ -77,7 +77,7 @@ def hardware_report(
     if not 0.0 < memory_fraction <= 1.0:
         raise InputError(f"memory_fraction: found {memory_fraction}; allowed: over 0, up to 1.")
     spec = load_model(model) if isinstance(model, str) else model
-    step = StepModel(spec, profile, tp, precision or Precision())
+    step = StepModel(spec, profile, Parallel(tp=tp), precision or Precision())
     memory = _memory(step, memory_fraction, max_tokens, context)
     return report | {
         "model": spec.name,
@@ -160,7 +160,7 @@ def _step(step: StepModel, time_s: float, flops: float, read_bytes: float) -> di
 def _operators(step: StepModel, operators: Sequence[OperatorTime]) -> list[dict[str, Any]]:
     """Each operator with its share of the step and of the GPU's peaks; per GPU."""
     total = sum(op.time_s for op in operators)
-    peak = step.peak_flops_per_s / step.tp
+    peak = step.peak_flops_per_s / step.parallel.gpus
     bandwidth = step.gpu.memory_bytes_per_s.value
     return [
         {

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from hwprofiles import GpuProfile, PriceBook, load_gpu, load_link, load_prices
 from simulator.errors import ModelError, ProfileError
-from simulator.model import ModelSpec, load_model
+from simulator.model import ModelSpec, Parallel, load_model
 from simulator.perf.step import Precision, StepModel
 from simulator.perf.table import StepTable
 from simulator.scenario.deployment import Deployment, LinkPlan, PoolPlan
@@ -143,7 +143,7 @@ def _too_big(step: StepModel, pool: Pool) -> str:
     )
     for tp in (tp for tp in step.model.allowed_tp() if tp > pool.tp):
         try:
-            wider = replace(step, tp=tp)
+            wider = replace(step, parallel=Parallel(tp=tp))
         except (ModelError, ProfileError):
             continue
         if _blocks(wider, pool):
@@ -172,7 +172,7 @@ def _step_model(
     known = {family.name for family in gpu.kernels}
     # an engine's family stands in the profiles of the GPUs it was measured on; elsewhere the first
     family = engine.kernels if engine.name is None or engine.kernels in known else None
-    return StepModel(model, gpu, tp, precision, kernels=family, **given)
+    return StepModel(model, gpu, Parallel(tp=tp), precision, kernels=family, **given)
 
 
 @lru_cache(maxsize=64)

@@ -1,0 +1,234 @@
+"""Attention of one group of layers on one GPU: coefficients of its decode and its prefill.
+
+Grouped-query attention reads K and V of every token once, and is affine in them. DeepSeek's latent
+attention [1] decodes *absorbed*: the up-projections of K and V are folded into query and output, so
+that all heads read one latent of ``kv_lora_rank + qk_rope_head_dim`` numbers a token. With many heads
+on a GPU its arithmetic can take longer than its bytes; the step is the larger of the two. Its
+prefill expands K and V of every head, those of a cached prefix too.
+
+References:
+    [1] DeepSeek-AI, "DeepSeek-V2", arXiv:2405.04434, 2024, section 2.1 and appendix C.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hwprofiles import GpuProfile, KernelFamily
+from simulator.model import AttentionGroup, GqaAttention, MlaAttention
+from simulator.perf import forms
+from simulator.perf.kernels import ACTIVATION_BYTES, Multiply, for_dtype, gemm_params
+from simulator.perf.precision import Precision
+
+
+@dataclass(frozen=True, slots=True)
+class DecodePiece:
+    """One layer's decode attention, ``fixed + sequence·B + token·S``.
+
+    Attributes:
+        fixed_s: per layer [s].
+        sequence_s: per decoding sequence [s].
+        token_s: per KV token read [s].
+        bound: what a token's time is: ``memory`` or ``compute``.
+    """
+
+    fixed_s: float
+    sequence_s: float
+    token_s: float
+    bound: str = "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillCost:
+    """One layer's prefill attention, additive in its parts.
+
+    Attributes:
+        fixed_s: per layer [s].
+        pair_s: per query-key pair [s].
+        new_s: per new token [s]; may be negative where ``read_s`` counts new tokens as well.
+        read_s: per KV token read back [s].
+    """
+
+    fixed_s: float
+    pair_s: float
+    new_s: float
+    read_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GroupAttention:
+    """Attention of the layers of one group, each figure of one layer on one GPU.
+
+    Attributes:
+        group: the layers.
+        decode: affine pieces of decode attention; the largest counts.
+        prefill: prefill attention.
+        decode_pair_flops: arithmetic per decoding sequence and KV token read [FLOP].
+        prefill_pair_flops: arithmetic per query-key pair of a prefill [FLOP].
+        kv_bytes: KV cache of a token [bytes].
+        decode_io_bytes: query and output of a decoding sequence [bytes].
+        prefill_io_bytes: query and output of a new prompt token [bytes].
+    """
+
+    group: AttentionGroup
+    decode: tuple[DecodePiece, ...]
+    prefill: PrefillCost
+    decode_pair_flops: float
+    prefill_pair_flops: float
+    kv_bytes: float
+    decode_io_bytes: float
+    prefill_io_bytes: float
+
+    @property
+    def layers(self) -> int:
+        """Layers of the group."""
+        return self.group.layers
+
+
+def undominated(*pieces: DecodePiece) -> tuple[DecodePiece, ...]:
+    """The pieces that are the largest for some batch: those no other is at least equal to in all."""
+    kept: list[DecodePiece] = []
+    for i, piece in enumerate(pieces):
+        others = (*kept, *pieces[i + 1 :])
+        if not any(
+            other.fixed_s >= piece.fixed_s
+            and other.sequence_s >= piece.sequence_s
+            and other.token_s >= piece.token_s
+            for other in others
+        ):
+            kept.append(piece)
+    return tuple(kept)
+
+
+def bind_attention(
+    group: AttentionGroup,
+    gpu: GpuProfile,
+    kernels: KernelFamily,
+    tp: int,
+    precision: Precision,
+    projections: Multiply,
+) -> GroupAttention:
+    """Bind the attention of a group of layers to the parameters of its kernels.
+
+    Args:
+        group: the layers.
+        gpu: the GPU.
+        kernels: the kernel family.
+        tp: tensor-parallel degree.
+        precision: number formats.
+        projections: how the attention's matrices are multiplied.
+    """
+    if isinstance(group.attention, MlaAttention):
+        return _latent(group, group.attention, gpu, kernels, tp, precision, projections)
+    return _grouped(group, group.attention, gpu, kernels, tp, precision)
+
+
+def _grouped(
+    group: AttentionGroup,
+    attention: GqaAttention,
+    gpu: GpuProfile,
+    kernels: KernelFamily,
+    tp: int,
+    precision: Precision,
+) -> GroupAttention:
+    heads, kv_heads = attention.heads // tp, attention.kv_heads_per_gpu(tp)
+    bandwidth = gpu.memory_bytes_per_s.value
+    decode = for_dtype(kernels.decode_attention, precision.kv)
+    fixed, sequence, token = forms.decode_attention_coefficients(
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=attention.head_dim,
+        t0_s=decode.t0_s.value,
+        tile_s=decode.tile_s.value,
+        memory_eff=decode.memory_eff.value,
+        bandwidth=bandwidth,
+        sms=gpu.sms.value,
+        kv_bytes=precision.kv_bytes,
+        io_bytes=ACTIVATION_BYTES,
+    )
+    prefill = for_dtype(kernels.prefill_attention, precision.kv)
+    t0_s, pair, new, read = forms.prefill_attention_coefficients(
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=attention.head_dim,
+        t0_s=prefill.t0_s.value,
+        compute_eff=prefill.compute_eff.value,
+        memory_eff=prefill.memory_eff.value,
+        peak_flops=gpu.peak_flops("bf16"),
+        bandwidth=bandwidth,
+        kv_bytes=precision.kv_bytes,
+        io_bytes=ACTIVATION_BYTES,
+        head_dim_exponent=prefill.head_dim_exponent.value,
+    )
+    width = heads * attention.head_dim
+    return GroupAttention(
+        group=group,
+        decode=(DecodePiece(fixed, float(sequence), float(token)),),
+        prefill=PrefillCost(t0_s, float(pair), float(new), float(read)),
+        decode_pair_flops=4.0 * width,
+        prefill_pair_flops=4.0 * width,
+        kv_bytes=group.kv_bytes(precision.kv_bytes, tp),
+        decode_io_bytes=2.0 * width * ACTIVATION_BYTES,
+        prefill_io_bytes=2.0 * width * ACTIVATION_BYTES,
+    )
+
+
+def _latent(
+    group: AttentionGroup,
+    attention: MlaAttention,
+    gpu: GpuProfile,
+    kernels: KernelFamily,
+    tp: int,
+    precision: Precision,
+    projections: Multiply,
+) -> GroupAttention:
+    """Latent attention from the parameters of grouped-query kernels of the same profile."""
+    heads = attention.heads // tp
+    latent = attention.kv_lora_rank
+    absorbed = 2 * latent + attention.qk_rope_head_dim  # Q and O of one head, latents
+    expanded = attention.qk_head_dim + attention.v_head_dim  # Q and O, or K and V, of one head
+    kv = group.kv_bytes(precision.kv_bytes, tp)
+    bandwidth = gpu.memory_bytes_per_s.value
+    bf16 = gpu.peak_flops("bf16")
+
+    decode = for_dtype(kernels.decode_attention, precision.kv)
+    prefill = for_dtype(kernels.prefill_attention, precision.kv)
+    memory = bandwidth * decode.memory_eff.value
+    io = heads * absorbed * ACTIVATION_BYTES
+    sequence = decode.tile_s.value / gpu.sms.value + io / memory
+    arithmetic = 2.0 * heads * absorbed / (bf16 * prefill.compute_eff.value)
+
+    # every head has its own expanded K and V, in bf16 whatever the cache is kept in
+    fixed, pair, new, read = forms.prefill_attention_coefficients(
+        heads=heads,
+        kv_heads=heads,
+        head_dim=expanded / 2,
+        t0_s=prefill.t0_s.value,
+        compute_eff=prefill.compute_eff.value,
+        memory_eff=prefill.memory_eff.value,
+        peak_flops=bf16,
+        bandwidth=bandwidth,
+        kv_bytes=ACTIVATION_BYTES,
+        io_bytes=ACTIVATION_BYTES,
+        head_dim_exponent=prefill.head_dim_exponent.value,
+    )
+    # the projection of the new tokens' latents is one of the layer's GEMMs; a cached prefix is
+    # expanded again, ``read - new`` tokens of it
+    wide = attention.qk_nope_head_dim + attention.v_head_dim
+    up_peak = (
+        gpu.peak_flops(projections.compute) * gemm_params(kernels, projections).compute_eff.value
+    )
+    again = 2.0 * latent * heads * wide / up_peak
+    return GroupAttention(
+        group=group,
+        decode=undominated(
+            DecodePiece(decode.t0_s.value, sequence, kv / memory),
+            DecodePiece(decode.t0_s.value, sequence, arithmetic, "compute"),
+        ),
+        prefill=PrefillCost(float(fixed), float(pair), float(new) - again, float(read) + again),
+        decode_pair_flops=2.0 * heads * absorbed,
+        prefill_pair_flops=2.0 * heads * expanded,
+        kv_bytes=kv,
+        decode_io_bytes=io,
+        prefill_io_bytes=heads * expanded * ACTIVATION_BYTES,
+    )

@@ -1,0 +1,127 @@
+"""The routed experts of a mixture: two grouped GEMMs on one GPU, over the tokens of all ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hwprofiles import GpuProfile, KernelFamily
+from simulator.model import MoeFfn, Parallel
+from simulator.perf.forms import Array, Size
+from simulator.perf.kernels import ACTIVATION_BYTES, Gemm, Multiply, bind_gemm, largest
+from simulator.perf.routing import Routing
+
+KERNELS = 4
+"""Small kernels around the grouped GEMMs: choice of the experts, sort of their tokens, activation,
+weighted sum [1]. Assumed: as in the fused experts of vLLM and SGLang."""
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """The routed experts of one layer, on the GPU that waits for nobody.
+
+    Weights are read once for each expert that any token visits; arithmetic is that of every
+    (token, expert) pair. Under expert parallelism both are those of the busiest group
+    (``Routing``), whose end the layer waits for.
+
+    Attributes:
+        name: ``experts``.
+        routing: how tokens are spread.
+        gate_up: the first GEMM of one expert, its cut on this GPU.
+        down: the second.
+        kernel_s: fixed cost of a small kernel [s].
+        memory: memory bandwidth small kernels reach [bytes/s].
+        calls: layers.
+    """
+
+    name: str
+    routing: Routing
+    gate_up: Gemm
+    down: Gemm
+    kernel_s: float
+    memory: float
+    calls: float = 1
+
+    @property
+    def kernels(self) -> float:
+        """Two grouped GEMMs and the small ones."""
+        return KERNELS + 2
+
+    def time_s(self, m: Size) -> Array:
+        """Time of one layer's over ``m`` tokens of all ranks [s]."""
+        t = np.asarray(m, dtype=np.float64)
+        rows, distinct = self.routing.rows(t), self.routing.distinct(t)
+        time = KERNELS * self.kernel_s + self._moved(rows) / self.memory
+        for gemm in (self.gate_up, self.down):
+            time = time + _grouped(gemm, distinct).time_s(rows)
+        return np.where(t > 0.0, time, 0.0)
+
+    def _moved(self, rows: Array) -> Array:
+        """Activation (gate and up in, product out) and weighted sum of what comes out [bytes]."""
+        return rows * (1.5 * self.gate_up.n + self.down.n) * ACTIVATION_BYTES
+
+    def flops(self, m: float) -> float:
+        """Arithmetic of one layer's on the busiest GPU [FLOP]."""
+        rows = float(self.routing.rows(m))
+        return self.gate_up.flops(rows) + self.down.flops(rows)
+
+    def traffic_bytes(self, m: float) -> float:
+        """Bytes one layer's move on the busiest GPU [bytes]."""
+        rows, distinct = self.routing.rows(m), self.routing.distinct(m)
+        moved = sum(
+            _grouped(gemm, distinct).traffic_bytes(float(rows))
+            for gemm in (self.gate_up, self.down)
+        )
+        return float(self._moved(rows)) + moved
+
+    def bound(self, m: float) -> str:
+        """The larger of ``compute`` and ``memory``, or ``latency``."""
+        rows, distinct = self.routing.rows(m), self.routing.distinct(m)
+        parts = {"compute": 0.0, "memory": 0.0, "latency": KERNELS * self.kernel_s}
+        for gemm in (self.gate_up, self.down):
+            compute, memory = _grouped(gemm, distinct).terms(float(rows))
+            parts["compute"] += compute
+            parts["memory"] += memory
+            parts["latency"] += gemm.args["t0_s"]
+        return largest(**parts)
+
+
+def _grouped(gemm: Gemm, distinct: Array) -> Gemm:
+    """A GEMM that reads so many weights of its shape: those of the experts visited."""
+    weight = gemm.args["weight_bytes"] * distinct
+    return replace(gemm, args={**gemm.args, "weight_bytes": weight})  # type: ignore[typeddict-item]  # an array
+
+
+def bind_experts(
+    ffn: MoeFfn,
+    hidden: int,
+    gpu: GpuProfile,
+    kernels: KernelFamily,
+    parallel: Parallel,
+    how: Multiply,
+    skew: float,
+    sustained: float,
+) -> Experts:
+    """Bind the routed experts of a layer to the parameters of their kernels.
+
+    Args:
+        ffn: the mixture.
+        hidden: width of the residual stream.
+        gpu: the GPU.
+        kernels: the kernel family.
+        parallel: how the experts are spread.
+        how: how their matrices are multiplied.
+        skew: Zipf exponent of the experts' popularity.
+        sustained: share of their efficiency GEMMs keep in long steps [1].
+    """
+    width = ffn.expert_width // parallel.moe_tp
+    elementwise = kernels.elementwise
+    return Experts(
+        name="experts",
+        routing=Routing.of(ffn, parallel.ep, skew),
+        gate_up=bind_gemm(gpu, kernels, how, "expert_gate_up", 2 * width, hidden, sustained),
+        down=bind_gemm(gpu, kernels, how, "expert_down", hidden, width, sustained),
+        kernel_s=elementwise.t0_s.value,
+        memory=elementwise.memory_eff.value * gpu.memory_bytes_per_s.value,
+    )
