@@ -318,7 +318,7 @@ def test_static_scales_need_no_quantisation_kernel() -> None:
     static = step(
         "llama-3.1-70b", "h100", 2, Precision(weights="fp8", kv="fp8", activations="static")
     )
-    assert static.operators_per_gpu.gemms[0].args["quant_eff"] is None
+    assert static.operators_per_gpu.tokens[0].args["quant_eff"] is None
     assert static.decode_s(8, 8_000) < dynamic.decode_s(8, 8_000)
     assert any("static" in note for note in static.notes)
     assert not any("static" in note for note in dynamic.notes)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, TypedDict, TypeVar
 
-import numpy as np
-
 from hwprofiles import GemmParams, GpuProfile, KernelFamily
 from simulator.model import FORMAT_BYTES, Format
 from simulator.perf import forms
