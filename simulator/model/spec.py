@@ -188,12 +188,26 @@ class ModelSpec:
     # ------------------------------------------------------------------ parallelism
 
     def allowed_tp(self) -> list[int]:
-        """Degrees of tensor parallelism that shard attention and FFN evenly, ascending.
+        """Degrees of tensor parallelism that shard the model evenly, ascending.
 
-        With ``ep`` 1 the experts must shard too, which ``check_parallel`` says.
+        Of a mixture of experts those that spread the experts too, with one ``ep`` or another.
         """
         most = min(kind.attention.heads for kind in self.kinds)
-        return [tp for tp in range(1, most + 1) if self._shards(tp)]
+        degrees = [tp for tp in range(1, most + 1) if self._shards(tp)]
+        return [tp for tp in degrees if self.allowed_ep(tp)]
+
+    def allowed_ep(self, gpus: int) -> list[int]:
+        """Numbers of expert groups that spread the routed experts over a stage evenly, ascending.
+
+        Args:
+            gpus: GPUs of a stage, ``tp · attention_dp``.
+        """
+        mixtures = [kind.ffn for kind in self.kinds if isinstance(kind.ffn, MoeFfn)]
+        return [
+            ep
+            for ep in (divisors(gpus) if mixtures else [1])
+            if not any(f.experts % ep or f.expert_width % (gpus // ep) for f in mixtures)
+        ]
 
     def check_tp(self, tp: int) -> None:
         """Refuse a tensor-parallel degree that does not shard the model.
@@ -227,19 +241,16 @@ class ModelSpec:
                 raise ModelError(
                     f"{field}: {found} needs routed experts, and {self.name} has none; allowed: 1."
                 )
-        for ffn in mixtures:
-            if ffn.experts % parallel.ep or ffn.expert_width % parallel.moe_tp:
-                gpus = parallel.stage_gpus
-                allowed = [
-                    n
-                    for n in divisors(gpus)
-                    if not ffn.experts % n and not ffn.expert_width % (gpus // n)
-                ]
-                raise ModelError(
-                    f"ep: {parallel.ep} does not spread the experts of {self.name} "
-                    f"({ffn.experts} of width {ffn.expert_width}) over {gpus} GPUs; allowed: "
-                    f"{', '.join(map(str, allowed)) or 'none'}."
-                )
+        allowed = self.allowed_ep(parallel.stage_gpus)
+        if parallel.ep not in allowed:
+            experts = ", ".join(
+                dict.fromkeys(f"{f.experts} of width {f.expert_width}" for f in mixtures)
+            )
+            raise ModelError(
+                f"ep: {parallel.ep} does not spread the experts of {self.name} ({experts}) over "
+                f"{parallel.stage_gpus} GPUs; allowed: "
+                f"{', '.join(map(str, allowed)) or 'none, only another tp or attention_dp'}."
+            )
 
     def _shards(self, tp: int) -> bool:
         return tp >= 1 and all(
