@@ -1,5 +1,7 @@
-"""The calibration harness: torch microbenchmarks of a GPU, and the fit of its profile.
+"""The calibration harness: torch microbenchmarks of one machine, and the fit of its profile.
 
-Not built yet. The folder is part of the project's fixed layout; the parameters in ``hwprofiles`` were
-fitted outside the project, and each says from what. Nothing imports this package.
+``bench`` measures operators and writes rows in the columns of the operator tables that
+``xpyd validate`` reads; ``fit`` turns rows into a hardware profile with standard errors, held-out
+errors, plots and a page. Only the command line and notebooks import this package; torch is imported
+when something is measured and not before.
 """

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from simulator.cli.calibrate import calibrate
 from simulator.cli.catalogue import hardware, models, scenarios
 from simulator.cli.plan import plan
 from simulator.cli.runs import compare, simulate
@@ -55,6 +56,7 @@ app.command()(plan)
 app.command()(hardware)
 app.command()(scenarios)
 app.command()(models)
+app.add_typer(calibrate, name="calibrate")
 
 
 def _version(asked: bool) -> None:

@@ -1,0 +1,90 @@
+"""``xpyd calibrate``: measure this machine's operators, and fit a hardware profile to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simulator.cli.options import Quiet
+from simulator.cli.progress import LateProgress
+
+if TYPE_CHECKING:
+    from calibration.bench import Bench
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as for every command."""
+
+calibrate = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Measure this machine's operators with torch, and fit a hardware profile to them.",
+)
+
+
+@calibrate.command()
+def bench(
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Parquet file of rows. FILE.journal beside it holds what is measured so far: the "
+            "same command goes on after an interrupt.",
+        ),
+    ],
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="cuda, cuda:N or cpu (default: the first CUDA GPU)."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A third of the shapes, in shorter blocks.")
+    ] = False,
+    operators: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Only these, such as gemm,attn_decode (default: all)."),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Start no further shape after so long (default: no limit)."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure operators on this machine's GPU (or processor): about two minutes of one GPU."""
+    from calibration.bench import bench as run_bench
+    from calibration.plan import chosen_operators
+
+    with LateProgress(quiet=quiet) as bar:
+        try:
+            found = run_bench(
+                out,
+                device=device,
+                quick=quick,
+                operators=None if operators is None else chosen_operators(operators),
+                minutes=minutes,
+                progress=bar,
+            )
+        except KeyboardInterrupt:
+            typer.echo(
+                f"xpyd: interrupted; what was measured is in {out}.journal, and the same command "
+                "goes on from there",
+                err=True,
+            )
+            raise typer.Exit(INTERRUPTED) from None
+    if not quiet:
+        _tell(found)
+
+
+def _tell(found: Bench) -> None:
+    """What was measured and what was not, in a few lines."""
+    typer.echo(
+        f"{found.rows} rows of {found.gpu} in {found.out}, {found.measured} of them new in "
+        f"{found.seconds:.0f} s"
+    )
+    for case, reason in found.skipped.items():
+        typer.echo(f"left out: {case}: {reason}")
+    if found.left:
+        typer.echo(f"{found.left} cases are left; the same command goes on with them")
