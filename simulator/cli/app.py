@@ -16,6 +16,7 @@ from simulator.cli.calibrate import calibrate
 from simulator.cli.catalogue import hardware, models, scenarios
 from simulator.cli.plan import plan
 from simulator.cli.runs import compare, simulate
+from simulator.cli.validate import validate
 from simulator.errors import InputError
 
 INPUT_ERROR = 2
@@ -53,6 +54,7 @@ app = typer.Typer(
 app.command()(simulate)
 app.command()(compare)
 app.command()(plan)
+app.command()(validate)
 app.command()(hardware)
 app.command()(scenarios)
 app.command()(models)

@@ -1,0 +1,1 @@
+"""Predictions against measurements: operators, steps, end-to-end serving runs."""

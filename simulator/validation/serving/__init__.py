@@ -1,0 +1,1 @@
+"""Measured end-to-end serving runs, each simulated as what it was."""

@@ -1,0 +1,69 @@
+"""What the benchmark client behind a measured run did: known, or inferred and said so.
+
+TTFT of a closed-loop benchmark is mostly the client: its opening burst, how many prompts it sends,
+how much its lengths vary. With lengths that vary, requests drift apart and TTFT is short; with
+fixed lengths they move in waves for ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simulator.validation.serving.runs import MeasuredRun
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A closed-loop benchmark client, and the limits it ran the server with.
+
+    Attributes:
+        ratio: lengths are uniform between this share of the length asked for and that length.
+        prompts_per_slot: requests sent in all, per request in flight.
+        known: whether the client is documented; otherwise it is inferred from measured runs.
+        one_prompt_a_step: the server's token budget held one prompt.
+        spare_slots: sequences the server could run beyond the concurrency; None: its default.
+        note: the inference in words; empty when known.
+    """
+
+    ratio: float
+    prompts_per_slot: int = 10
+    known: bool = False
+    one_prompt_a_step: bool = False
+    spare_slots: int | None = None
+    note: str = ""
+
+
+INFERENCE_MAX = Client(ratio=0.8, known=True)
+"""The public InferenceMAX benchmark: ``--random-range-ratio 0.8``, ``num_prompts`` ten times the
+concurrency, ``--request-rate inf``, ``--ignore-eos``."""
+
+FIXED = Client(ratio=1.0, note="client inferred: fixed lengths, ten prompts per slot")
+
+ONE_PROMPT = Client(
+    ratio=1.0,
+    one_prompt_a_step=True,
+    note="client inferred: fixed lengths, ten prompts per slot, one prompt prefilled a step",
+)
+
+TIGHT = Client(
+    ratio=1.0,
+    one_prompt_a_step=True,
+    spare_slots=-1,
+    note="client inferred: fixed lengths, ten prompts per slot, one prompt prefilled a step, "
+    "and one running slot fewer than requests in flight",
+)
+
+
+def client_of(run: MeasuredRun) -> Client:
+    """The client of a run.
+
+    Documented for the dumps that name it. For the others it is inferred on the fitted part of the
+    development rows (see ``split``), per engine generation: TensorRT-LLM 1.0 release candidates
+    were run with a budget of one prompt a step, Llama-3.1-8B among them with a slot too few; all
+    with fixed lengths.
+    """
+    if run.documented:
+        return INFERENCE_MAX
+    if run.engine == "trtllm" and run.version.startswith("1.0"):
+        return TIGHT if "8B" in run.model else ONE_PROMPT
+    return FIXED

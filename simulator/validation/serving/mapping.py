@@ -1,0 +1,161 @@
+"""From a measured run to the scenario that says what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hwprofiles import gpu_names
+from simulator.engine_profiles import EngineProfile, engine_names
+from simulator.model import model_names
+from simulator.scenario import Scenario
+from simulator.validation.serving.clients import Client
+from simulator.validation.serving.runs import MeasuredRun, Workers
+
+LINK = "ib_ndr"
+"""Fabric of disaggregated runs; the tables do not record it (assumed)."""
+
+_SUFFIXES = ("-instruct", "-fp8", "-fp4", "-nvfp4", "-hf", "-0528", "-2507", "-block", "-dynamic")
+
+
+class Unpredictable(Exception):  # noqa: N818 -- not an error: a reason that goes into the table
+    """A run that cannot be simulated; the message says why."""
+
+
+def scenario_of(
+    run: MeasuredRun,
+    client: Client,
+    engine: EngineProfile,
+    *,
+    seed: int = 1,
+) -> Scenario:
+    """The scenario of a run.
+
+    Args:
+        run: what was measured.
+        client: what its benchmark client did.
+        engine: the engine's defaults.
+        seed: of the lengths.
+
+    Raises:
+        Unpredictable: something in the run is not modelled.
+        InputError: the scenario cannot be built: the model does not fit, a degree is not allowed.
+    """
+    raw: dict[str, Any] = {
+        "name": f"row {run.row}",
+        "model": model_of(run.model),
+        "precision": precision_of(run),
+        "workload": {
+            "closed_loop": {
+                "concurrency": run.concurrency,
+                "requests": client.prompts_per_slot * run.concurrency,
+            },
+            "prompt_tokens": _lengths(run.isl, client.ratio),
+            "output_tokens": _lengths(run.osl, client.ratio),
+        },
+        "engine": {**engine_section(engine), "sustained": _sustained(run, engine)},
+        "routing": {"latency_s": engine["front_s"]},
+        "seed": seed,
+    }
+    if run.prefill is None:
+        raw["pools"] = {"colocated": _pool(run, run.workers, client, engine)}
+    else:
+        raw["pools"] = {
+            "prefill": _pool(run, run.prefill, client, engine),
+            "decode": _pool(run, run.workers, client, engine),
+        }
+        raw["link"] = LINK
+    return Scenario.from_dict(raw, source=f"row {run.row}")
+
+
+def engine_section(engine: EngineProfile) -> dict[str, Any]:
+    """The engine of a scenario with every number of a profile, bundled or changed."""
+    return {
+        "name": engine.name,
+        "kernels": engine.kernels,
+        "c0_s": engine["c0_s"],
+        "c1_s": engine["c1_s"],
+        "host_s": engine["host_s"],
+    }
+
+
+def _sustained(run: MeasuredRun, engine: EngineProfile) -> float:
+    return engine.sustained("fp8" if run.precision == "fp8" else "bf16")
+
+
+def engine_of(run: MeasuredRun) -> str:
+    """Name of the engine's profile.
+
+    Raises:
+        Unpredictable: no profile.
+    """
+    if run.engine not in engine_names():
+        raise Unpredictable(f"no profile of the engine '{run.engine}'")
+    return run.engine
+
+
+def model_of(path: str) -> str:
+    """Bundled name of a Hugging Face path.
+
+    Raises:
+        Unpredictable: the model is not bundled.
+    """
+    name = path.rsplit("/", 1)[-1].lower().removeprefix("meta-")
+    known = model_names()
+    while name not in known:
+        shorter = next((name.removesuffix(s) for s in _SUFFIXES if name.endswith(s)), None)
+        if shorter is None:
+            raise Unpredictable(f"the model '{path}' is not bundled")
+        name = shorter
+    return name
+
+
+def precision_of(run: MeasuredRun) -> dict[str, Any]:
+    """Number formats of a run: its label names the weights, the KV type is not recorded.
+
+    Checkpoints with one fp8 scale a tensor hold the scales of activations and of the KV cache as
+    well, and engines take them: static activations, fp8 KV. Block-scaled fp8 is scaled on the fly
+    and keeps a bf16 KV cache.
+    """
+    if not run.precision or run.precision == "bf16":
+        return {}
+    if run.precision == "fp8":
+        if run.gemm == "fp8_block":
+            return {"weights": "fp8"}
+        return {"weights": "fp8", "activations": "static", "kv": "fp8"}
+    raise Unpredictable(f"weights in {run.precision} are not modelled")
+
+
+def check_gpu(run: MeasuredRun) -> None:
+    """Refuse a run on a GPU without a profile.
+
+    Raises:
+        Unpredictable: no profile.
+    """
+    if run.gpu not in gpu_names():
+        raise Unpredictable(f"no profile of the GPU '{run.gpu}'")
+
+
+def _lengths(tokens: int, ratio: float) -> Mapping[str, Any]:
+    if ratio >= 1.0:
+        return {"dist": "fixed", "tokens": tokens}
+    return {"dist": "uniform_ratio", "max": tokens, "ratio": ratio}
+
+
+def _pool(
+    run: MeasuredRun, workers: Workers, client: Client, engine: EngineProfile
+) -> dict[str, Any]:
+    pool: dict[str, Any] = {"gpu": run.gpu, "tp": workers.tp, "instances": workers.instances}
+    if (workers.pp, workers.attention_dp, workers.ep) != (1, 1, 1):
+        raise Unpredictable(f"parallelism {workers} is not modelled")
+    if client.spare_slots is not None:
+        pool["max_num_seqs"] = max(1, run.concurrency + client.spare_slots)
+    else:
+        # no more than the client can fill: the same run, and a smaller table
+        pool["max_num_seqs"] = min(engine.whole("max_num_seqs"), run.concurrency)
+    if client.one_prompt_a_step:
+        pool["max_num_batched_tokens"] = run.isl + pool["max_num_seqs"]
+    else:
+        budget = engine.whole("max_num_batched_tokens")
+        pool["max_num_batched_tokens"] = max(budget, pool["max_num_seqs"])
+    return pool
