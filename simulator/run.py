@@ -30,11 +30,13 @@ _INTEGER = {
 }
 
 
-def request_table(rows: FloatArray) -> pd.DataFrame:
+def request_table(rows: FloatArray, workload: Requests | None = None) -> pd.DataFrame:
     """Typed request table from raw rows, ordered by request id; instants never reached are NaN.
 
     Args:
         rows: shape (requests, ``len(REQUEST_COLUMNS)``), in order of completion.
+        workload: the requests offered; where they have classes, the table gets a column ``class``
+            (categorical).
     """
     order = np.argsort(rows[:, 0], kind="stable")
     columns: dict[str, np.ndarray] = {}
@@ -45,7 +47,12 @@ def request_table(rows: FloatArray) -> pd.DataFrame:
         else:
             v[v < 0.0] = np.nan
             columns[name] = v
-    return pd.DataFrame(columns, copy=False)
+    table = pd.DataFrame(columns, copy=False)
+    if workload is not None and workload.classes:
+        codes = workload.class_index[table["id"].to_numpy()]
+        names: pd.Index[str] = pd.Index(list(workload.classes))
+        table["class"] = pd.Categorical.from_codes(codes, categories=names)
+    return table
 
 
 def stride_table(rows: FloatArray) -> pd.DataFrame:
@@ -64,7 +71,8 @@ class Run:
         deployment: what was simulated.
         workload: the requests offered (for a closed loop, before the engine set arrivals).
         seed: seed of every random stream.
-        requests: one row a request, ordered by id (``records.REQUEST_COLUMNS``).
+        requests: one row a request, ordered by id (``records.REQUEST_COLUMNS``, and ``class`` where
+            the workload has classes).
         instances: one row an instance: ``instance, pool, role, gpus, capacity_blocks`` and the
             sums of ``records.TOTALS``.
         itl: histogram of inter-token latencies.

@@ -197,7 +197,7 @@ def test_the_bundled_trace_is_whole_and_small() -> None:
 
 
 def test_bundled_names() -> None:
-    assert scenarios.trace_names() == ["azure2023_conv"]
+    assert scenarios.trace_names() == ["azure2023_code", "azure2023_conv", "mooncake_conversation"]
     assert "quick_8b" in scenarios.scenario_names()
     with pytest.raises(KeyError):
         scenarios.trace_path("nope")

@@ -45,6 +45,29 @@ class TpotTarget(Protocol):
         ...
 
 
+def binding_tpot_s(slo: TpotTarget, requests: Requests) -> float | None:
+    """The TPOT that sequences decoding together must keep so that enough of them meet theirs [s].
+
+    One target for all: that. With targets of classes: all sequences of a batch have about one TPOT,
+    so of the targets the largest that still satisfies the share of requests wanted. None if classes
+    without a TPOT target are enough.
+
+    Args:
+        slo: targets; those of classes and the share wanted are read where it has them.
+        requests: the workload, whose shares of classes count.
+    """
+    classes = getattr(slo, "classes", {})
+    if not classes or not requests.classes:
+        return slo.tpot_s
+    wanted = float(getattr(slo, "attainment", 1.0))
+    limit = {name: getattr(classes.get(name, slo), "tpot_s", None) for name in requests.classes}
+    shares = requests.class_shares()
+    most = sorted(requests.classes, key=lambda name: -(limit[name] or math.inf))
+    met = np.cumsum([shares[name] for name in most])
+    enough = int(np.searchsorted(met, wanted - 1e-12))
+    return limit[most[min(enough, len(most) - 1)]]
+
+
 def analyze(
     scenario: Scenario | Deployment,
     requests: Requests | None = None,
@@ -75,7 +98,7 @@ def analyze(
         deployment = scenario.deployment()
         requests = scenario.requests(seed) if requests is None else requests
         slo = scenario.slo if slo is None else slo
-    tpot_s = slo.tpot_s if slo else None
+    tpot_s = binding_tpot_s(slo, requests) if slo else None
     return _Analysis(deployment, requests, tpot_s).bounds(target_load, window_s)
 
 

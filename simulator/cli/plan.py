@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -179,11 +180,16 @@ def _scenario(name: str | None, overrides: list[str] | None, seed: int | None) -
 def _targets(
     base: Scenario, ttft: str | None, tpot: str | None, attainment: float | None
 ) -> SLO | None:
-    """The targets of the options; what they leave out is the scenario's."""
+    """The targets of the options; what they leave out is the scenario's.
+
+    Those of request classes hold unless --ttft or --tpot is given, which hold for all requests.
+    """
     from simulator.scenario import SLO
 
     own = base.slo
-    found: dict[str, float | None] = {
+    if own is not None and own.classes and not ttft and not tpot:
+        return own if attainment is None else replace(own, attainment=attainment)
+    found = {
         "ttft_s": _time("--ttft", ttft) if ttft else own.ttft_s if own else None,
         "tpot_s": _time("--tpot", tpot) if tpot else own.tpot_s if own else None,
     }
@@ -192,7 +198,7 @@ def _targets(
         raise ScenarioError(
             f"{base.name} has no latency targets; give --ttft, --tpot or both (such as 500ms)."
         )
-    return SLO(**found, attainment=share)
+    return SLO(ttft_s=found["ttft_s"], tpot_s=found["tpot_s"], attainment=share)
 
 
 def _time(option: str, text: str) -> float:

@@ -112,7 +112,7 @@ def simulate_deployment(
         deployment=deployment,
         workload=workload,
         seed=seed,
-        requests=request_table(rows),
+        requests=request_table(rows, workload),
         instances=instances,
         itl=log.itl,
         timeline=log.timeline,

@@ -5,7 +5,9 @@ from simulator.metrics.attainment import (
     attainment,
     attains,
     goodput,
+    limits,
     makespan_s,
+    run_limits,
 )
 from simulator.metrics.energy import Energy, EnergyUse, draw_w, energy
 from simulator.metrics.intervals import Interval, block_bootstrap, replication_interval
@@ -39,6 +41,7 @@ __all__ = [
     "e2e",
     "energy",
     "goodput",
+    "limits",
     "makespan_s",
     "mean_number",
     "mser5",
@@ -46,6 +49,7 @@ __all__ = [
     "pool_use",
     "replication_interval",
     "request_timeline",
+    "run_limits",
     "stability",
     "statistics",
     "summarize",

@@ -27,8 +27,10 @@ import numpy as np
 from simulator.analysis import analyze
 from simulator.analysis.capacity import colocated_steps
 from simulator.analysis.demand import Demand
+from simulator.analysis.loads import binding_tpot_s
 from simulator.analysis.rates import Cluster
 from simulator.analysis.steps import FloatArray
+from simulator.metrics import limits
 from simulator.planner.layout import Layout
 from simulator.scenario import SLO, Deployment, PoolPlan, Scenario, never_fits
 from simulator.workload import Requests
@@ -132,23 +134,23 @@ def family_bound(
     found = analyze(deployment, requests, slo=slo)
     # loads are for the sample's own rate; the true one is known
     scale = rate_rps / found.rate_rps if rate_rps and found.rate_rps else None
-    limits: list[Limit] = []
+    found_limits: list[Limit] = []
     tpot: list[Limit] = []
     if scale is not None:
         order = {pool.name: i for i, pool in enumerate(deployment.pools)}
         for bound in found.pools:
             at = order[bound.name]
-            limits.append(Limit(bound.name, bound.limit, scale * (bound.load or 0.0), at))
+            found_limits.append(Limit(bound.name, bound.limit, scale * (bound.load or 0.0), at))
             if bound.tpot_load is not None and bound.role != "prefill":
                 tpot.append(Limit(bound.name, "TPOT target", scale * bound.tpot_load, at))
         for link in found.links:
             place = order[link.pool] if link.pool else None
             name = link.pool or link.name
-            limits.append(Limit(name, link.side, scale * (link.load or 0.0), place))
-    cluster = Cluster(deployment, slo.tpot_s)
+            found_limits.append(Limit(name, link.side, scale * (link.load or 0.0), place))
+    cluster = Cluster(deployment, binding_tpot_s(slo, requests))
     demand = Demand.of(deployment, requests)
     return FamilyBound(
-        limits=tuple(limits),
+        limits=tuple(found_limits),
         tpot=tuple(tpot),
         best_share=_best_share(cluster, demand, requests, slo),
         refusal=_refusal(deployment, requests) if _refuses(base) else None,
@@ -223,8 +225,10 @@ def _margin(sample: Requests) -> float:
 
 
 def _steady(base: Scenario) -> bool:
-    workload = base.config.workload
-    return workload.rate_rps is not None and (workload.cv or 1.0) <= STEADY_CV
+    """Whether arrivals are about as regular as a Poisson process, or more so."""
+    processes = base.config.workload.processes
+    even = (isinstance(p, str) and (cv or 1.0) <= STEADY_CV for p, cv in processes)
+    return bool(processes) and all(even)
 
 
 def _refuses(base: Scenario) -> bool:
@@ -246,14 +250,16 @@ def _refusal(deployment: Deployment, requests: Requests) -> str | None:
 def _best_share(cluster: Cluster, demand: Demand, requests: Requests, slo: SLO) -> float:
     """Share of requests that meet every target in an empty system."""
     met = np.ones(len(demand), dtype=bool)
-    if slo.ttft_s is not None:
-        met &= demand.prompt <= _longest_prompt(cluster, demand, slo.ttft_s)
-    if slo.tpot_s is not None:
+    ttft_s, tpot_s = limits(slo, requests.classes, requests.class_index, len(demand))
+    for target in np.unique(ttft_s[np.isfinite(ttft_s)]):
+        late = demand.prompt > _longest_prompt(cluster, demand, float(target))
+        met &= ~(late & (ttft_s == target))
+    if np.isfinite(tpot_s).any():
         context = demand.first_context + 0.5 * np.maximum(demand.steps - 1, 0)
         servers = [p for p in cluster.deployment.pools if p.role != "prefill"]
         ones = np.ones(len(demand))
         step_s = np.min([cluster.times[p.name].decode_s(ones, context) for p in servers], axis=0)
-        met &= (requests.output_tokens <= 1) | (step_s <= slo.tpot_s)
+        met &= (requests.output_tokens <= 1) | (step_s <= tpot_s)
     return float(met.mean())
 
 

@@ -179,12 +179,12 @@ class Candidate:
 
     def slack(self, slo: SLO) -> float:
         """Largest 99th percentile over its target: below 1 is room; ``inf`` before any run."""
-        ratios = [
-            (self.p99(name) or 0.0) / target
-            for name, target in (("ttft", slo.ttft_s), ("tpot", slo.tpot_s))
-            if target is not None
-        ]
-        return max(ratios) if self.seen else float("inf")
+        targets = [slo, *slo.classes.values()]
+        loosest = {
+            name: max(getattr(t, f"{name}_s") or 0.0 for t in targets) for name in ("ttft", "tpot")
+        }
+        ratios = [(self.p99(name) or 0.0) / target for name, target in loosest.items() if target]
+        return max(ratios, default=0.0) if self.seen else float("inf")
 
     @property
     def overloaded(self) -> bool:

@@ -150,6 +150,9 @@ class Layout:
         if slo is not None:
             targets = {"ttft_s": slo.ttft_s, "tpot_s": slo.tpot_s, "attainment": slo.attainment}
             raw["slo"] = {key: value for key, value in targets.items() if value is not None}
+            for name, found in raw["workload"].get("classes", {}).items():
+                if name not in slo.classes:  # the targets asked for hold for all requests
+                    found.pop("slo", None)
         return Scenario.from_dict(raw, source=self.label)
 
 

@@ -216,7 +216,9 @@ class _Planner:
         return self.question.requests(self.asked.seed, count)
 
     def _rate(self) -> float | None:
-        rate = self.asked.scenario.config.workload.rate_rps or self.sample.rate_rps
+        rate = self.sample.rate_rps
+        if self.kind == "steady":
+            rate = self.asked.scenario.config.workload.mean_rate_rps or rate
         return rate if math.isfinite(rate) else None
 
     def _candidates(self) -> list[Candidate]:

@@ -20,7 +20,7 @@ from simulator.planner.ledger import SCENARIO, read_request, replace_text, write
 from simulator.planner.result import Evaluated, Plan
 from simulator.planner.space import Space
 from simulator.planner.trial import Question
-from simulator.scenario import SLO, Scenario
+from simulator.scenario import SLO, ClassSLO, Scenario
 
 if TYPE_CHECKING:
     from simulator.planner.planning import Asked
@@ -69,7 +69,7 @@ def load_asked(folder: Path) -> Asked:
         }
         asked = Asked(
             scenario=scenario,
-            slo=SLO(**raw["slo"]),
+            slo=_slo(raw["slo"]),
             inventory=Inventory.from_dict(raw["inventory"], source=str(folder)),
             max_gpus=raw["max_gpus"],
             objective=raw["objective"],
@@ -86,6 +86,12 @@ def load_asked(folder: Path) -> Asked:
             "another version of NumPy); start the plan again."
         )
     return asked
+
+
+def _slo(raw: dict[str, Any]) -> SLO:
+    """Targets as stored; those of request classes are missing from older plans."""
+    classes = {name: ClassSLO(**own) for name, own in raw.get("classes", {}).items()}
+    return SLO(**{**raw, "classes": classes})
 
 
 def _fingerprint(scenario: Scenario, slo: SLO, seed: int) -> str:

@@ -22,6 +22,7 @@ from simulator.planner.bounds import FamilyBound
 from simulator.planner.candidate import Candidate
 from simulator.planner.trial import Trial
 from simulator.scenario import Scenario
+from simulator.scenario.draw import is_stationary
 
 Kind = Literal["steady", "trace", "closed"]
 
@@ -39,11 +40,16 @@ MOST_SKIPPED = 20_000
 
 
 def kind_of(scenario: Scenario) -> Kind:
-    """What a workload asks: a steady state, a given trace, or a closed loop."""
+    """What a workload asks: a steady state, a given trace, or a closed loop.
+
+    Rates that change with time are asked as a trace is: one course of them, all of it.
+    """
     workload = scenario.config.workload
     if workload.trace is not None:
         return "trace"
-    return "steady" if workload.rate_rps is not None else "closed"
+    if workload.closed_loop is not None:
+        return "closed"
+    return "steady" if all(is_stationary(p) for p, _ in workload.processes) else "trace"
 
 
 RELAXATIONS = 3.0

@@ -22,6 +22,7 @@ from simulator.metrics import (
     attains,
     block_bootstrap,
     completed,
+    run_limits,
     stability,
     tpot,
     ttft,
@@ -60,7 +61,7 @@ class Question:
         numbers). A trace is the same for every seed.
         """
         workload = self.base.config.workload
-        if workload.rate_rps is not None and count is not None:
+        if workload.requests is not None and count is not None:
             workload = workload.model_copy(update={"requests": count})
         drawn = draw_requests(workload, seed)
         if count is not None and count < len(drawn) and drawn.closed_loop is None:
@@ -183,8 +184,8 @@ def outcome_of(run: Run, slo: SLO, found: Stability, trial: Trial) -> Outcome:
     met = attains(run, slo)[kept]
     done = completed(run)[kept]
     first, each = ttft(run)[kept], tpot(run)[kept]
-    late = done & (first > slo.ttft_s) if slo.ttft_s is not None else np.zeros_like(done)
-    slow = done & (each > slo.tpot_s) if slo.tpot_s is not None else np.zeros_like(done)
+    ttft_limit, tpot_limit = run_limits(run, slo)
+    late, slow = done & (first > ttft_limit[kept]), done & (each > tpot_limit[kept])
     batches = np.array_split(met, min(BATCHES, met.size))
     tokens = float(run.requests["output_tokens"].to_numpy()[kept][done].sum())
     span_s = float(arrival[kept[-1]] - arrival[kept[0]])

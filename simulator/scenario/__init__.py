@@ -3,6 +3,6 @@
 from simulator.scenario.deployment import Deployment, LinkPlan, PoolPlan
 from simulator.scenario.fit import never_fits
 from simulator.scenario.scenario import Scenario
-from simulator.scenario.slo import SLO
+from simulator.scenario.slo import SLO, ClassSLO
 
-__all__ = ["SLO", "Deployment", "LinkPlan", "PoolPlan", "Scenario", "never_fits"]
+__all__ = ["SLO", "ClassSLO", "Deployment", "LinkPlan", "PoolPlan", "Scenario", "never_fits"]

@@ -12,7 +12,7 @@ from simulator.model import ModelSpec, Parallel, load_model
 from simulator.perf.step import Precision, StepModel
 from simulator.perf.table import StepTable
 from simulator.scenario.deployment import Deployment, LinkPlan, PoolPlan
-from simulator.scenario.draw import check_trace_file, longest_prompt
+from simulator.scenario.draw import check_trace_files, longest_prompt
 from simulator.scenario.problem import Problem, at
 from simulator.scenario.resolve import mode_of
 from simulator.scenario.schema import Link, Overheads, Pool, ScenarioConfig
@@ -32,8 +32,7 @@ def check_names(config: ScenarioConfig) -> None:
         with at("link", "name"):
             load_link(config.link.name)
     _prices(config)
-    if config.workload.trace is not None:
-        check_trace_file(config.workload.trace)
+    check_trace_files(config.workload)
 
 
 def build_deployment(config: ScenarioConfig) -> Deployment:

@@ -11,6 +11,9 @@ from pydantic.fields import FieldInfo
 from simulator.scenario.schema import ScenarioConfig
 from simulator.scenario.values import Section
 
+TAGS = ("dist", "process")
+"""Keys that tell alternatives apart."""
+
 
 def allowed_keys(raw: object, path: Sequence[str]) -> list[str]:
     """Keys the schema knows at ``path``; empty for free keys (pool and GPU names) and scalars.
@@ -28,16 +31,25 @@ def allowed_keys(raw: object, path: Sequence[str]) -> list[str]:
 
 
 def _chosen(types: list[Any], raw: object) -> list[Any]:
-    """Of alternatives told apart by ``dist``, the one that is meant; all, if it cannot be told."""
-    dist = raw.get("dist") if isinstance(raw, Mapping) else None
-    meant = [t for t in types if _is_section(t) and dist in dist_names(t)]
+    """Of alternatives told apart by a tag, the one that is meant; all, if it cannot be told."""
+    if not isinstance(raw, Mapping):
+        return types
+    meant = [t for t in types if _is_section(t) and _is_meant(t, raw)]
     return meant or types
 
 
-def dist_names(section: type[Section]) -> tuple[str, ...]:
-    """The values of ``dist`` that stand for this section."""
-    field = section.model_fields.get("dist")
-    return get_args(field.annotation) if field else ()
+def _is_meant(section: type[Section], raw: Mapping[str, object]) -> bool:
+    tag = tag_of(section)
+    return tag is not None and raw.get(tag[0]) == tag[1]
+
+
+def tag_of(section: type[Section]) -> tuple[str, str] | None:
+    """The key that tells this section from its alternatives, and its value there."""
+    for key in TAGS:
+        field = section.model_fields.get(key)
+        if field is not None:
+            return key, str(get_args(field.annotation)[0])
+    return None
 
 
 def _below(outer: Any, key: str) -> Iterator[Any]:

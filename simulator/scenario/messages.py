@@ -28,6 +28,13 @@ _BOUNDS = {
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
+PROCESSES = ["bursty", "diurnal", "ramp", "step", "rates"]
+"""Arrival processes that are mappings."""
+
+
+def listed(words: list[str]) -> str:
+    """``a, b or c``."""
+    return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def explain(error: ValidationError, raw: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
@@ -79,16 +86,26 @@ def _missing(details: ErrorDetails, path: tuple[str, ...], raw: Mapping[str, Any
 
 def _literal(details: ErrorDetails, path: tuple[str, ...], raw: Mapping[str, Any]) -> str:
     allowed = details["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+    if path and path[-1] == "arrivals" and details["input"] in PROCESSES:
+        name = details["input"]
+        return f"found {name!r}, which needs numbers; write a mapping with process: {name}."
     return f"found {shown(details['input'])}; {suggest(str(details['input']), allowed)}"
 
 
 def _no_tag(details: ErrorDetails, path: tuple[str, ...], raw: Mapping[str, Any]) -> str:
+    if path and path[-1] == "arrivals":
+        return (
+            f"has no process; allowed: poisson, gamma, constant, or a mapping with "
+            f"process: {listed(PROCESSES)}."
+        )
     return "has no dist; allowed: a mapping with dist: fixed, uniform, uniform_ratio or lognormal."
 
 
 def _bad_tag(details: ErrorDetails, path: tuple[str, ...], raw: Mapping[str, Any]) -> str:
     allowed = details["ctx"]["expected_tags"].replace("'", "").split(", ")
     tag = details["ctx"]["tag"]
+    if path and path[-1] == "arrivals":
+        return f"found process {shown(tag)}; {suggest(tag, PROCESSES)}"
     return f"found dist {shown(tag)}; {suggest(tag, allowed)}"
 
 

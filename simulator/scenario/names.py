@@ -20,6 +20,10 @@ _FILES = (
     ("engine",),
     ("engine", "name"),
     ("workload", "trace", "path"),
+    ("workload", "lengths", "trace"),
+    ("workload", "arrivals", "path"),
+    ("workload", "classes", "*", "lengths", "trace"),
+    ("workload", "classes", "*", "arrivals", "path"),
     ("pools", "*", "gpu"),
 )
 """Keys that hold a bundled name or a path; ``*`` is any key."""
@@ -58,8 +62,12 @@ def _absolute(text: str, folder: Path) -> str:
     return text
 
 
-def trace_file(name_or_path: str) -> Path:
+def trace_file(name_or_path: str, at: tuple[str, ...] = ("workload", "trace", "path")) -> Path:
     """File of a trace: a bundled name, or a path already made absolute.
+
+    Args:
+        name_or_path: what the scenario says.
+        at: the key that says it.
 
     Raises:
         Problem: neither.
@@ -70,7 +78,7 @@ def trace_file(name_or_path: str) -> Path:
     if path.is_absolute():
         return path
     raise Problem(
-        ("workload", "trace", "path"),
+        at,
         f"found {name_or_path!r}, which is no file and no bundled trace; "
         f"{suggest(name_or_path, scenarios.trace_names())}",
     )

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
-from simulator.scenario.fields import alternatives, dist_names
+from simulator.scenario.fields import TAGS, alternatives, tag_of
 from simulator.scenario.schema import ScenarioConfig
 from simulator.scenario.values import Section, duration
 
@@ -30,22 +30,30 @@ def tables() -> str:
     parts = []
     for path, section in sections():
         title = path or "Top level"
-        dist = dist_names(section)
+        tag = tag_of(section)
         doc = (section.__doc__ or "").strip().replace("``", "`")
         heading = f"### `{title}`" if path else f"### {title}"
-        if dist:
-            heading += f" with `dist: {dist[0]}`"
+        if tag:
+            heading += f" with `{tag[0]}: {tag[1]}`"
         rows = "\n".join(_row(name, field) for name, field in section.model_fields.items())
         parts.append(f"{heading}\n\n{doc}\n\n{_HEADER}\n{rows}")
     return "\n\n".join(parts)
 
 
 def sections() -> Iterator[tuple[str, type[Section]]]:
-    """Every section of the schema with its dotted path (``<name>`` for any), parents first."""
-    yield from _walk("", ScenarioConfig)
+    """Every section of the schema with its dotted path (``<name>`` for any), parents first.
+
+    One that may stand in several places comes with the first.
+    """
+    yield from _walk("", ScenarioConfig, set())
 
 
-def _walk(path: str, section: type[Section]) -> Iterator[tuple[str, type[Section]]]:
+def _walk(
+    path: str, section: type[Section], seen: set[type[Section]]
+) -> Iterator[tuple[str, type[Section]]]:
+    if section in seen:
+        return
+    seen.add(section)
     yield path, section
     for name, field in section.model_fields.items():
         if name == "output_tokens":  # the same distributions as prompt_tokens
@@ -53,10 +61,14 @@ def _walk(path: str, section: type[Section]) -> Iterator[tuple[str, type[Section
         dotted = f"{path}.{name}".removeprefix(".")
         dotted = dotted.replace("prompt_tokens", "prompt_tokens | output_tokens")
         for inner in alternatives(field.annotation):
-            if get_origin(inner) is dict and _sections_in(get_args(inner)[1]):
-                yield from _walk(f"{dotted}.<name>", get_args(inner)[1])
+            if get_origin(inner) is dict:
+                for value in alternatives(get_args(inner)[1]):
+                    if _sections_in(value):
+                        yield from _walk(f"{dotted}.<name>", value, seen)
+            elif get_origin(inner) is list:
+                yield from _walk(f"{dotted}[]", get_args(inner)[0], seen)
             elif _sections_in(inner):
-                yield from _walk(dotted, inner)
+                yield from _walk(dotted, inner, seen)
 
 
 def _sections_in(annotation: Any) -> bool:
@@ -67,8 +79,8 @@ def _row(name: str, field: FieldInfo) -> str:
     match = _DESCRIPTION.fullmatch(field.description or "")
     assert match is not None  # every part of the pattern is optional
     meaning, unit, default = match.groups()
-    if name == "dist":
-        meaning = "which distribution"
+    if name in TAGS:
+        meaning = "which distribution" if name == "dist" else "which process"
     shown = default or ("required" if field.is_required() else _default(field.default))
     kind = _type(field.annotation, field.metadata)
     return f"| `{name}` | {kind} | {unit or ''} | {shown} | {meaning} |"
@@ -92,6 +104,8 @@ def _type(annotation: Any, metadata: list[Any]) -> str:
         return " or ".join(dict.fromkeys(words))
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
+    if origin is list:
+        return f"list of {_type(get_args(annotation)[0], [])}s"
     if origin is dict or _sections_in(annotation):
         return "mapping"
     is_duration = any(isinstance(m, BeforeValidator) and m.func is duration for m in metadata)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from simulator.errors import suggest
+from simulator.scenario.arrival_schema import OnOff, Profile
+from simulator.scenario.class_schema import RequestClass
 from simulator.scenario.deployment import Role
 from simulator.scenario.engine import with_engine
-from simulator.scenario.problem import Problem
+from simulator.scenario.problem import Problem, at
 from simulator.scenario.schema import Pool, ScenarioConfig
 from simulator.scenario.workload_schema import Workload
+from simulator.workload.presets import PRESETS
 
 Mode = Literal["disaggregated", "colocated"]
 
@@ -38,11 +42,21 @@ def resolve(config: ScenarioConfig) -> ScenarioConfig:
     config = with_engine(config)
     pools = {name: _pool(name, pool, roles[name]) for name, pool in config.pools.items()}
     update: dict[str, Any] = {"pools": pools, "workload": _workload(config.workload)}
+    _check_targets(config, update["workload"])
     if mode == "disaggregated":
         update |= _disaggregated(config)
     else:
         _check_colocated(config)
     return config.model_copy(update=update)
+
+
+def _check_targets(config: ScenarioConfig, workload: Workload) -> None:
+    """An slo without a target only says the share wanted, which needs classes with targets."""
+    slo = config.slo
+    if slo is None or slo.ttft_s is not None or slo.tpot_s is not None:
+        return
+    if not any(c.slo for c in (workload.classes or {}).values()):
+        raise Problem(("slo",), "holds no target; allowed: ttft_s, tpot_s or both.")
 
 
 def _role(name: str, pool: Pool) -> Role:
@@ -125,10 +139,69 @@ def _disaggregated(config: ScenarioConfig) -> dict[str, Any]:
 
 def _workload(workload: Workload) -> Workload:
     update: dict[str, Any] = {}
-    if workload.rate_rps is not None:
+    if workload.rate_rps is not None or workload.arrivals is not None:
         update["arrivals"] = workload.arrivals or "poisson"
+        update["rate_rps"] = _rate(workload, ("workload", "arrivals"))
     client = workload.closed_loop
     if client is not None and client.requests is None:
         requests = REQUESTS_PER_SLOT * client.concurrency
         update["closed_loop"] = client.model_copy(update={"requests": requests})
+    if workload.classes is not None:
+        update["classes"] = {
+            name: _class(name, found, workload) for name, found in workload.classes.items()
+        }
     return workload.model_copy(update=update)
+
+
+def _rate(source: Workload | RequestClass, path: tuple[str, ...]) -> float | None:
+    """Mean arrival rate, where it is not written down that of the process itself [1/s]."""
+    if source.rate_rps is not None:
+        return source.rate_rps
+    process = source.arrivals
+    if isinstance(process, OnOff):
+        return process.mean_rps
+    assert isinstance(process, Profile)  # the schema wants a rate for all others
+    with at(*path):
+        return process.rates().mean_rps
+
+
+def _class(name: str, found: RequestClass, workload: Workload) -> RequestClass:
+    """A request class with its preset's content and the defaults that depend on the others."""
+    path = ("workload", "classes", name)
+    found = _preset(path, found)
+    update: dict[str, Any] = {}
+    if found.rate_rps is not None or found.arrivals is not None:
+        update["arrivals"] = found.arrivals or "poisson"
+        update["rate_rps"] = _rate(found, (*path, "arrivals"))
+    else:
+        update["weight"] = found.weight or 1.0
+    for key in ("prompt_tokens", "output_tokens"):
+        if found.lengths is None and getattr(found, key) is None:
+            raise Problem(
+                (*path, key),
+                "is missing; a class needs prompt_tokens and output_tokens, lengths, or a preset.",
+            )
+    if found.session is not None and workload.closed_loop is not None:
+        raise Problem((*path, "session"), "has no effect in a closed loop; allowed: leave it out.")
+    return found.model_copy(update=update)
+
+
+def _preset(path: tuple[str, ...], found: RequestClass) -> RequestClass:
+    """The class with what its preset says and it does not, and no preset any more."""
+    if found.preset is None:
+        return found
+    name = path[-1] if found.preset == "preset" else found.preset
+    if name not in PRESETS:
+        raise Problem((*path, "preset"), f"found {name!r}; {suggest(name, list(PRESETS))}")
+    preset = RequestClass.model_validate(PRESETS[name].content)
+    update: dict[str, Any] = {"preset": None}
+    own_lengths = found.lengths is not None
+    joint = preset.lengths is not None
+    for key in ("prompt_tokens", "output_tokens", "lengths", "session", "slo"):
+        if getattr(found, key) is None:
+            update[key] = getattr(preset, key)
+    if own_lengths:
+        update |= {"prompt_tokens": None, "output_tokens": None, "session": None}
+    elif joint and (found.prompt_tokens is not None or found.output_tokens is not None):
+        update["lengths"] = None
+    return found.model_copy(update=update)

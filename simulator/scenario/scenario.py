@@ -13,6 +13,7 @@ from pydantic import ValidationError
 import scenarios
 from simulator.errors import ScenarioError, suggest
 from simulator.html import card, duration, settings
+from simulator.scenario.arrival_schema import process_name
 from simulator.scenario.build import build_deployment, check_names
 from simulator.scenario.deployment import Deployment
 from simulator.scenario.draw import draw_requests
@@ -23,7 +24,7 @@ from simulator.scenario.overrides import Override, apply_overrides, parse_overri
 from simulator.scenario.problem import Problem
 from simulator.scenario.resolve import Mode, mode_of, resolve
 from simulator.scenario.schema import ScenarioConfig
-from simulator.scenario.slo import SLO
+from simulator.scenario.slo import SLO, ClassSLO
 from simulator.scenario.yaml_file import dump_yaml, read_mapping
 from simulator.workload import Requests
 
@@ -127,9 +128,16 @@ class Scenario:
 
     @property
     def slo(self) -> SLO | None:
-        """Latency targets, or None if the scenario has none."""
+        """Latency targets, those of request classes included; None if the scenario has none."""
         targets = self.config.slo
-        return None if targets is None else SLO(**targets.model_dump())
+        classes = {
+            name: ClassSLO(**found.slo.model_dump())
+            for name, found in (self.config.workload.classes or {}).items()
+            if found.slo is not None
+        }
+        if targets is None:
+            return SLO(classes=classes) if classes else None
+        return SLO(**targets.model_dump(), classes=classes)
 
     def deployment(self) -> Deployment:
         """The cluster: every name an object, every pool with its tabulated step times.
@@ -179,13 +187,14 @@ class Scenario:
             "model": f"{config.model}, weights {config.precision.weights}, KV {config.precision.kv}"
         }
         if workload.rate_rps is not None:
+            count = "" if workload.requests is None else f", {workload.requests:,} requests"
             facts["arrivals"] = (
-                f"{workload.arrivals}, {workload.rate_rps:g} requests/s, "
-                f"{workload.requests or 0:,} requests"
+                f"{process_name(workload.arrivals)}, {workload.rate_rps:.4g} requests/s{count}"
             )
         given = workload.model_dump(exclude_none=True)
-        for key in ("trace", "closed_loop", "prompt_tokens", "output_tokens"):
+        for key in ("trace", "closed_loop", "lengths", "prompt_tokens", "output_tokens"):
             facts[key.replace("_", " ")] = settings(given.get(key, {}))
+        facts["classes"] = ", ".join(workload.classes or ())
         for name, pool in config.pools.items():
             facts[f"{name} pool"] = f"{pool.instances} × {pool.gpu} TP{pool.tp}"
         facts["link"] = config.link.name if config.link else ""
@@ -199,6 +208,10 @@ def _targets(slo: SLO | None) -> str:
         return ""
     named = {"TTFT": slo.ttft_s, "TPOT": slo.tpot_s}
     limits = [f"{name} ≤ {duration(s)}" for name, s in named.items() if s is not None]
+    if slo.classes:
+        limits.append(
+            "those of its class" if not limits else "those of classes that have their own"
+        )
     return f"{' and '.join(limits)} for {100 * slo.attainment:g} % of requests"
 
 

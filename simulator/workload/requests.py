@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from simulator.errors import InputError
+from simulator.workload.blocks import Blocks
 
 LATEST_ARRIVAL_S = 1e8
 """Later arrivals [s] (three years) are refused: a tie window is relative to the instant."""
@@ -46,6 +47,10 @@ class Requests:
             trace has not).
         closed_loop: the client's concurrency, or None when arrivals do not wait for anything.
         notes: what was changed or ignored while reading, one sentence each.
+        classes: names of the request classes; empty where requests are of one kind.
+        class_index: shape (n,), int64, the class of each request as a position in ``classes``; empty
+            without classes.
+        blocks: ids of the prompts' blocks, where a trace tells which prompts share them.
 
     Raises:
         InputError: if the arrays differ in length, are empty, or break a bound above.
@@ -58,6 +63,9 @@ class Requests:
     stationary: bool = True
     closed_loop: ClosedLoop | None = None
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    class_index: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    blocks: Blocks | None = None
 
     def __post_init__(self) -> None:
         arrival = np.array(self.arrival_s, dtype=np.float64)
@@ -69,10 +77,16 @@ class Requests:
                 "arrival_s, prompt_tokens and output_tokens must have one length, found "
                 f"{arrival.shape}, {prompt.shape} and {output.shape}."
             )
+        index = _class_index(self.class_index, len(self.classes), prompt.size)
+        if self.blocks is not None and len(self.blocks) != prompt.size:
+            raise InputError(
+                f"blocks hold {len(self.blocks)} rows for {prompt.size} requests; allowed: one each."
+            )
         for name, array in (
             ("arrival_s", arrival),
             ("prompt_tokens", prompt),
             ("output_tokens", output),
+            ("class_index", index),
         ):
             array.setflags(write=False)
             object.__setattr__(self, name, array)
@@ -124,13 +138,34 @@ class Requests:
             raise InputError(f"rate_scale must be positive and finite, found {rate_scale:g}.")
         return replace(self, arrival_s=self.arrival_s / rate_scale)
 
+    def class_shares(self) -> dict[str, float]:
+        """Share of the requests each class has; empty without classes."""
+        counts = np.bincount(self.class_index, minlength=len(self.classes))
+        return dict(zip(self.classes, (counts / len(self)).tolist(), strict=True))
+
     def _rows(self, rows: slice, shift_s: float) -> Requests:
+        blocks = self.blocks
         return replace(
             self,
             arrival_s=self.arrival_s[rows] - shift_s,
             prompt_tokens=self.prompt_tokens[rows],
             output_tokens=self.output_tokens[rows],
+            class_index=self.class_index[rows],
+            blocks=None if blocks is None else blocks.rows(np.arange(len(self))[rows]),
         )
+
+
+def _class_index(values: ArrayLike, classes: int, n: int) -> NDArray[np.int64]:
+    """A copy of the class of each request, refused unless each is one of the classes."""
+    index = np.array(values, dtype=np.int64)
+    if index.shape != ((n,) if classes else (0,)):
+        raise InputError(
+            f"class_index must hold one class a request where there are classes, and nothing where "
+            f"there are none, found {index.size} for {n} requests and {classes} classes."
+        )
+    if classes and (index.min() < 0 or index.max() >= classes):
+        raise InputError(f"class_index must lie between 0 and {classes - 1}.")
+    return index
 
 
 def _tokens(name: str, values: ArrayLike) -> NDArray[np.int64]:
