@@ -59,7 +59,9 @@ def test_counts_of_windows_have_the_mean_and_variance_of_a_poisson_law(name: str
 
 
 points = st.lists(
-    st.tuples(st.floats(0.0, 50.0), st.floats(0.0, 100.0)), min_size=1, max_size=6
+    st.tuples(st.one_of(st.just(0.0), st.floats(1e-3, 50.0)), st.floats(0.0, 100.0)),
+    min_size=1,
+    max_size=6,
 ).filter(lambda p: sum(d for d, _ in p) > 0.1 and sum(r for _, r in p) > 0.5)
 
 

@@ -27,6 +27,9 @@ FloatArray = NDArray[np.float64]
 MOST_ARRIVALS = 1e8
 """Mean number of arrivals a rate may stand for."""
 
+_JUMP_S = 1e-9
+"""A rise over less time than this is a jump [s]."""
+
 _GRID = 512
 _HALVINGS = 45
 
@@ -109,7 +112,7 @@ class Rates:
 
     def _slopes(self) -> FloatArray:
         rise, run = np.diff(self.rate_rps), np.diff(self.t_s)
-        return np.divide(rise, run, out=np.zeros_like(rise), where=run > 0.0)
+        return np.divide(rise, run, out=np.zeros_like(rise), where=run > _JUMP_S)
 
     def _sums(self) -> FloatArray:
         """Λ at the points."""
