@@ -13,7 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 from simulator.cli.calibrate import calibrate
-from simulator.cli.catalogue import hardware, models, scenarios
+from simulator.cli.catalogue import models, scenarios
+from simulator.cli.hardware import hardware
 from simulator.cli.plan import plan
 from simulator.cli.runs import compare, simulate
 from simulator.cli.validate import validate

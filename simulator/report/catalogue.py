@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import scenarios
-from hwprofiles import GpuProfile, LinkProfile, gpu_names, link_names, load_gpu, load_link
-from hwprofiles import load_prices as load_price_book
-from simulator.errors import ProfileError
 from simulator.model import (
     Attention,
     AttentionGroup,
@@ -22,7 +19,7 @@ from simulator.model import (
     model_names,
 )
 from simulator.report.block import Block
-from simulator.report.text import MISSING, byte_size, count, listing, number, seconds, usd
+from simulator.report.text import byte_size, count, listing, number
 
 SCHEMA = 1
 _FP8, _BF16 = 1.0, 2.0  # bytes of a stored K or V number
@@ -179,83 +176,3 @@ def model_block(m: dict[str, Any]) -> Block:
         ("tensor parallelism", listing(map(str, m["allowed_tp"]), "or")),
     )
     return Block(m["name"], (), rows, "Weights as loaded on one GPU, with the vocabulary padded.")
-
-
-# --- hardware -----------------------------------------------------------------------------------
-
-
-def hardware_list() -> dict[str, Any]:
-    """Bundled GPUs, links and prices, in SI units."""
-    book = load_price_book()
-    gpus = [load_gpu(name) for name in gpu_names()]
-    return {
-        "schema": SCHEMA,
-        "gpus": [{**_gpu(g), "usd_per_gpu_hour": _price(g.name)} for g in gpus],
-        "links": [_link(load_link(name)) for name in link_names()],
-        "prices": {"date": book.date, "note": book.note, "where": book.where},
-    }
-
-
-def _price(gpu: str) -> float | None:
-    try:
-        return load_price_book().usd_per_gpu_hour(gpu)
-    except ProfileError:  # a GPU without an example price
-        return None
-
-
-def _gpu(gpu: GpuProfile) -> dict[str, Any]:
-    return {
-        "name": gpu.name,
-        "aliases": list(gpu.aliases),
-        "description": gpu.description,
-        "memory_bytes": gpu.memory_bytes.value,
-        "memory_bytes_per_s": gpu.memory_bytes_per_s.value,
-        "bf16_flops": gpu.bf16_flops.value,
-        "fp8_flops": None if gpu.fp8_flops is None else gpu.fp8_flops.value,
-        "gpus_per_node": gpu.gpus_per_node.value,
-    }
-
-
-def _link(link: LinkProfile) -> dict[str, Any]:
-    return {
-        "name": link.name,
-        "description": link.description,
-        "nic_bytes_per_s": link.nic_bytes_per_s.value,
-        "efficiency": link.efficiency.value,
-        "usable_bytes_per_s": link.usable_bytes_per_s,
-        "base_latency_s": link.base_latency_s.value,
-        "message_s": link.message_s.value,
-        "coalesced": link.coalesced,
-    }
-
-
-def hardware_blocks(found: dict[str, Any]) -> tuple[Block, Block]:
-    """GPUs with their prices, and links, as tables."""
-    gpus = tuple(
-        (
-            g["name"],
-            byte_size(g["memory_bytes"]),
-            byte_size(g["memory_bytes_per_s"]) + "/s",
-            number(g["bf16_flops"] / 1e12, "TFLOP/s"),
-            MISSING if g["fp8_flops"] is None else number(g["fp8_flops"] / 1e12, "TFLOP/s"),
-            usd(g["usd_per_gpu_hour"]),
-        )
-        for g in found["gpus"]
-    )
-    links = tuple(
-        (
-            link["name"],
-            byte_size(link["nic_bytes_per_s"]) + "/s",
-            byte_size(link["usable_bytes_per_s"]) + "/s",
-            seconds(link["base_latency_s"]),
-            seconds(link["message_s"]),
-            "one per rank pair" if link["coalesced"] else "layer by layer",
-        )
-        for link in found["links"]
-    )
-    prices = found["prices"]
-    header = ("GPU", "memory", "bandwidth", "bf16 dense", "fp8 dense", "per hour")
-    note = f"Prices of {prices['date']}: {prices['note']}"
-    first = Block("GPUs", header, gpus, note)
-    header = ("link", "NIC", "usable", "latency", "per message", "messages")
-    return first, Block("Links (per NIC and direction)", header, links)

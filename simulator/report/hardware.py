@@ -18,11 +18,10 @@ from hwprofiles import GpuProfile, load_gpu
 from simulator.errors import InputError
 from simulator.model import ModelSpec, load_model
 from simulator.perf.step import OperatorTime, Parallel, Precision, StepModel
-from simulator.report.text import byte_size, count, number, percent, seconds
+from simulator.report.hardware_sheet import parameter_rows, sheet_view
+from simulator.report.text import byte_size, count, percent, seconds
 
 SCHEMA_VERSION = 1
-_SI = {"bytes", "bytes/s", "FLOP/s", "OP/s"}
-_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"))
 
 
 def hardware_report(
@@ -66,7 +65,7 @@ def hardware_report(
         "calibrated": profile.calibrated,
         "borrowed_from": profile.borrowed_from,
         "caution": profile.caution,
-        "parameters": _parameters(profile),
+        "parameters": parameter_rows(profile.parameters()),
     }
     if model is None:
         return report
@@ -92,20 +91,6 @@ def hardware_report(
         "decode": _decode(step, batch, context, memory["kv_capacity_tokens"]),
         "prefill": _prefill(step, prompt),
     }
-
-
-def _parameters(profile: GpuProfile) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": name,
-            "value": param.value,
-            "unit": param.unit,
-            "stderr": param.stderr,
-            "source": param.source.kind,
-            "source_text": param.source.text,
-        }
-        for name, param in profile.parameters()
-    ]
 
 
 def _memory(step: StepModel, fraction: float, max_tokens: int, context: int) -> dict[str, Any]:
@@ -189,7 +174,7 @@ def _in_memory(op: OperatorTime) -> bool:
 def hardware_view(report: Mapping[str, Any]) -> RenderableType:
     """A rich renderable of a ``hardware_report``."""
     if "model" not in report:
-        return _profile_view(report)
+        return sheet_view(report)
     parts: list[RenderableType] = [_title(report), _memory_view(report["memory"])]
     decode, prefill = report["decode"], report["prefill"]
     what = f"decode step: {decode['batch']} sequences with {count(decode['context'])} tokens each"
@@ -208,45 +193,6 @@ def _title(report: Mapping[str, Any]) -> Text:
         f"compute {formats['compute']}, KV {formats['kv']}",
         style="bold",
     )
-
-
-def _profile_view(report: Mapping[str, Any]) -> RenderableType:
-    """The data sheet, the kernels, and the sources both refer to by number."""
-    rows = report["parameters"]
-    sources: dict[tuple[str, str], int] = {}
-    for row in rows:
-        sources.setdefault((row["source"], row["source_text"]), len(sources) + 1)
-    sheet = [row for row in rows if not row["name"].startswith("kernels.")]
-    kernels = [row for row in rows if row["name"].startswith("kernels.")]
-    legend = Table(title="sources", title_justify="left", show_header=False)
-    legend.add_column("no", justify="right", no_wrap=True)
-    legend.add_column("kind", no_wrap=True)
-    legend.add_column("text", overflow="fold")
-    for (kind, text), index in sources.items():
-        legend.add_row(f"[{index}]", kind, Text(text))
-    title = f"{report['gpu']}: {report['description']}"
-    parts: list[RenderableType] = [_parameter_table(title, sheet, sources)]
-    if report["caution"]:
-        parts.append(Text(report["caution"], style="yellow"))
-    return Group(*parts, _parameter_table("kernels", kernels, sources), legend)
-
-
-def _parameter_table(
-    title: str, rows: Sequence[Mapping[str, Any]], sources: Mapping[tuple[str, str], int]
-) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("parameter", overflow="fold")
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("source", no_wrap=True)
-    for row in rows:
-        spread = "" if row["stderr"] is None else f" ± {_quantity(row['stderr'], row['unit'])}"
-        index = sources[row["source"], row["source_text"]]
-        table.add_row(
-            row["name"].removeprefix("kernels."),
-            _quantity(row["value"], row["unit"]) + spread,
-            f"{row['source']} [{index}]",
-        )
-    return table
 
 
 def _memory_view(memory: Mapping[str, Any]) -> RenderableType:
@@ -286,16 +232,3 @@ def _step_view(what: str, step: Mapping[str, Any]) -> RenderableType:
             percent(op["mbu"]),
         )
     return table
-
-
-def _quantity(value: float, unit: str) -> str:
-    """A parameter as data sheets print it: SI prefixes, µs, or a bare number."""
-    if unit == "s":
-        return seconds(value)
-    if unit not in _SI:
-        return f"{value:.4g}" if unit == "1" else number(value, unit)
-    for size, prefix in _PREFIXES:
-        if value >= size:
-            short = "B" + unit.removeprefix("bytes") if unit.startswith("bytes") else unit
-            return number(value / size, prefix + short, digits=4)
-    return number(value, unit)
