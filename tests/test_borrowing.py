@@ -12,7 +12,7 @@ from hwprofiles import NvlinkAllReduce, gpu_names, load_gpu
 from hwprofiles.borrow import ERRORS
 from simulator.errors import ProfileError
 from simulator.model import load_model
-from simulator.perf.step import StepModel
+from simulator.perf.step import Parallel, StepModel
 
 BORROWERS = [name for name in gpu_names() if not load_gpu(name).calibrated]
 SHEET_OF_H100: dict[str, tuple[float, str]] = {
@@ -54,7 +54,9 @@ def values(gpu: str | Path) -> dict[str, float]:
 def test_the_same_data_sheet_gives_the_same_kernels_and_the_same_times(tmp_path: Path) -> None:
     file = borrower(tmp_path, SHEET_OF_H100, {"borrow": "h100"})
     assert values(file) == values("h100_sxm")
-    mine, theirs = (StepModel(load_model("llama-3.1-8b"), load_gpu(g), 2) for g in (file, "h100"))
+    mine, theirs = (
+        StepModel(load_model("llama-3.1-8b"), load_gpu(g), Parallel(tp=2)) for g in (file, "h100")
+    )
     assert float(mine.decode_s(32, 65536)) == float(theirs.decode_s(32, 65536))
 
 
@@ -108,7 +110,13 @@ def test_a_step_can_be_timed_on_every_gpu_at_every_size_of_its_node(name: str) -
     gpu = load_gpu(name)
     for tp in (1, 2, 4, 8):
         if tp <= gpu.gpus_per_node.value:
-            assert 0 < float(StepModel(load_model("llama-3.1-8b"), gpu, tp).decode_s(8, 8000)) < 1
+            assert (
+                0
+                < float(
+                    StepModel(load_model("llama-3.1-8b"), gpu, Parallel(tp=tp)).decode_s(8, 8000)
+                )
+                < 1
+            )
 
 
 def test_units_decide_which_compute_types_are_borrowed() -> None:
