@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hwprofiles import load_gpu
+from simulator.model import Parallel
 from simulator.perf.table import AttentionGroupPlan, AttentionPiece, StepPiece, StepTable
 from simulator.request import State
 from simulator.scenario.deployment import Deployment, LinkPlan, PoolPlan
@@ -71,7 +72,7 @@ def pool(role: str, **kw: Any) -> PoolPlan:
         "name": role,
         "role": role,
         "gpu": load_gpu("h100_sxm"),
-        "tp": 1,
+        "parallel": Parallel(tp=kw.pop("tp", 1)),
         "instances": 1,
         "step": None,
         "table": table(max_seqs=max_seqs),

@@ -64,7 +64,7 @@ NAN, INF = float("nan"), float("inf")
 
 ONE_KEY = [
     # unknown keys, the nearest one suggested
-    ("pols", {}, "pols: unknown key; did you mean 'pools'? Allowed: energy, engine, first_token"),
+    ("pols", {}, "pols: unknown key; did you mean 'pools'? Allowed: energy, engine, expert_skew, "),
     ("pools.decode.instence", 2, "pools.decode.instence: unknown key; did you mean 'instances'?"),
     ("workload.rate_rp", 2, "workload.rate_rp: unknown key; did you mean 'rate_rps'?"),
     ("workload.prompt_tokens.hihg", 2, "prompt_tokens.hihg: unknown key; did you mean 'high'?"),
@@ -157,7 +157,31 @@ ONE_KEY = [
     ("prices", {"h100": -2}, "prices.h100: found -2; allowed: at least 0"),
     ("prices", "prices.yaml", "does not exist"),
     ("model", "nowhere/config.json", "does not exist"),
-    ("precision", {"compute": "fp8"}, "precision.compute: found fp8; allowed with weights: bf16"),
+    (
+        "precision",
+        {"compute": "fp8"},
+        "precision.compute: 'fp8' does not go with weights in bf16; allowed: bf16.",
+    ),
+    (
+        "precision",
+        {"activations": "static"},
+        "precision.activations: static has no effect without fp8 arithmetic; allowed: leave it out.",
+    ),
+    (
+        "precision",
+        {"experts": "nvfp4"},
+        "precision.experts: 'nvfp4' has no effect, llama-3.1-8b has no routed experts; allowed: le",
+    ),
+    ("precision", {"weights": "int3"}, "precision.weights: found 'int3'; did you mean 'int8'? Al"),
+    ("expert_skew", 0.5, "expert_skew: has no effect, llama-3.1-8b has no routed experts; allowed"),
+    ("expert_skew", 4, "expert_skew: found 4; allowed: at most 3"),
+    ("pools.decode.ep", 2, "pools.decode.ep: 2 does not divide the 1 GPUs of a stage (tp 1 times"),
+    (
+        "pools.decode.attention_dp",
+        2,
+        "pools.decode.attention_dp: 2 needs routed experts, and llama-3.1-8b has none; allowed: 1.",
+    ),
+    ("pools.decode.pp", 33, "pools.decode.pp: 33 does not split the 32 layers of llama-3.1-8b; a"),
     # parallelism and memory
     (
         "pools.decode.tp",

@@ -64,8 +64,11 @@ def _use(pool: PoolPlan, rows: pd.DataFrame, span_s: float, load: float | None) 
     time = span_s * pool.instances
     known = time > 0.0
     flops = float(pool.step.flops(total["tokens"], total["pairs"], total["rows"]))
-    # every rank reads its shard of the weights in each step, and its share of the KV
-    moved = float(rows["steps"].sum()) * float(pool.step.read_bytes(0.0))
+    # every rank reads its shard of the weights in each step, and its share of the KV; how many
+    # experts a step visits is taken at its mean size
+    steps = float(rows["steps"].sum())
+    each = total["tokens"] / steps if steps else 0.0
+    moved = steps * float(pool.step.read_bytes(0.0, each))
     moved += float(pool.step.kv_read_bytes(float(rows["kv_token_steps"].sum())))
     return PoolUse(
         instances=pool.instances,

@@ -139,7 +139,7 @@ def bind_operators(
     precision: Precision,
     family: str | None = None,
     skew: float = 0.0,
-    sustained: float = 1.0,
+    sustained: tuple[float, float] = (1.0, 1.0),
 ) -> Operators:
     """Bind every kernel of a step to its parameters.
 
@@ -150,8 +150,8 @@ def bind_operators(
         precision: number formats.
         family: kernel family of the profile; its first when None.
         skew: Zipf exponent of the experts' popularity; 0: uniform routing.
-        sustained: share of their efficiency the layers' GEMMs keep in long steps, see
-            ``forms.sustained_share`` [1].
+        sustained: share of their efficiency the layers' GEMMs keep in long steps, and that of the
+            routed experts, see ``forms.sustained_share`` [1].
 
     Raises:
         ModelError: ``parallel`` does not shard the model.
@@ -199,7 +199,7 @@ class _Layers:
     fabric: Fabric
     how: Multiplies
     skew: float
-    sustained: float
+    sustained: tuple[float, float]
 
     def bind(self) -> tuple[tuple[TokenOperator, ...], tuple[TokenOperator, ...]]:
         """Operators over a rank's tokens, and over the tokens of all ranks."""
@@ -219,7 +219,7 @@ class _Layers:
         return (*tokens, *(() if sent is None else (sent,))), tuple(joint)
 
     def _gemm(self, how: Multiply, name: str, n: int, k: int) -> Gemm:
-        return bind_gemm(self.gpu, self.kernels, how, name, n, k, self.sustained)
+        return bind_gemm(self.gpu, self.kernels, how, name, n, k, self.sustained[0])
 
     def _projections(self, kind: LayerKind) -> Iterator[Operator]:
         attention, ffn = kind.attention, kind.ffn
@@ -276,7 +276,7 @@ class _Layers:
             parallel,
             self.how.experts,
             self.skew,
-            self.sustained,
+            self.sustained[1],
         )
         if parallel.attention_dp == 1:
             yield experts

@@ -61,6 +61,7 @@ class StepModel:
         c1_s: overhead per sequence in a step [s].
         sustained: share of their efficiency the layers' GEMMs keep in the long steps of a serving
             engine, see ``forms.sustained_share`` [1].
+        sustained_experts: the same of routed experts [1]; None: as ``sustained``.
 
     Raises:
         ModelError: ``parallel`` does not shard the model.
@@ -78,6 +79,7 @@ class StepModel:
     c0_s: float = C0_S
     c1_s: float = C1_S
     sustained: float = 1.0
+    sustained_experts: float | None = None
     operators_per_gpu: Operators = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -88,7 +90,10 @@ class StepModel:
             self.precision,
             self.kernels,
             self.skew,
-            self.sustained,
+            (
+                self.sustained,
+                self.sustained if self.sustained_experts is None else self.sustained_experts,
+            ),
         )
         object.__setattr__(self, "operators_per_gpu", bound)
 

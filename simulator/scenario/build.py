@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
 from hwprofiles import GpuProfile, PriceBook, load_gpu, load_link, load_prices
 from simulator.errors import ModelError, ProfileError
 from simulator.model import ModelSpec, Parallel, load_model
-from simulator.perf.step import Precision, StepModel
+from simulator.perf.memory import units
+from simulator.perf.precision import Precision
+from simulator.perf.step import StepModel
 from simulator.perf.table import StepTable
 from simulator.scenario.deployment import Deployment, LinkPlan, PoolPlan
 from simulator.scenario.draw import check_trace_files, longest_prompt
+from simulator.scenario.precision import precision_of
 from simulator.scenario.problem import Problem, at
 from simulator.scenario.resolve import mode_of
 from simulator.scenario.schema import Link, Overheads, Pool, ScenarioConfig
@@ -54,7 +58,7 @@ def build_deployment(config: ScenarioConfig) -> Deployment:
         ),
         link=None if config.link is None else _link(config.link),
         kv_wire_bytes_per_token=model.kv_bytes_per_token(
-            Precision(kv=config.precision.kv).kv_bytes
+            precision_of(config.precision, model).kv_bytes
         ),
         # in a colocated pool these three have no meaning and no effect
         first_token=config.first_token or "prefill",
@@ -87,16 +91,16 @@ def _pool(
         name=name,
         role=pool.role,
         gpu=step.gpu,
-        tp=pool.tp,
+        parallel=step.parallel,
         instances=pool.instances,
         step=step,
-        table=_table(step, pool.max_num_seqs, tokens + pool.max_num_seqs),
+        table=_table(step, pool.max_num_seqs, tokens + pool.max_num_seqs, pool.role != "prefill"),
         block_tokens=pool.block_tokens,
         capacity_blocks=blocks,
         max_num_seqs=pool.max_num_seqs,
         max_num_batched_tokens=pool.max_num_batched_tokens,
         max_wait_s=pool.max_wait_s or 0.0,
-        nics=pool.tp * (pool.nics_per_gpu or 1),
+        nics=step.parallel.gpus * (pool.nics_per_gpu or 1),
         usd_per_gpu_hour=prices[name],
     )
 
@@ -110,23 +114,40 @@ def _instance(
         Problem: unknown GPU, a TP the model or the GPU does not allow, no room for a block.
     """
     gpu = _gpu(name, pool)
-    precision = Precision(**config.precision.model_dump())
+    precision = precision_of(config.precision, model)
+    if config.expert_skew is not None and not model.is_moe:
+        raise Problem(
+            ("expert_skew",),
+            f"has no effect, {model.name} has no routed experts; allowed: leave it out.",
+        )
+    parallel = _parallel(name, pool, model)
     with at("pools", name, "tp"):
-        step = _step_model(model, gpu, pool.tp, precision, config.engine)
+        step = _step_model(model, gpu, parallel, precision, config.engine, config.expert_skew)
     blocks = _blocks(step, pool)
-    if not blocks:
+    if blocks < sum(units(model, pool.tp)):
         raise Problem(("pools", name, "tp"), _too_big(step, pool))
     return step, blocks
 
 
+def _parallel(name: str, pool: Pool, model: ModelSpec) -> Parallel:
+    """The pool's parallelism, which shards the model; the mistake is at the key it is in."""
+    try:
+        found = Parallel(pool.tp, pool.pp, pool.ep, pool.attention_dp)
+        model.check_parallel(found)
+    except ModelError as error:
+        key, _, text = str(error).partition(": ")
+        raise Problem(("pools", name, key), text) from error
+    return found
+
+
 def _blocks(step: StepModel, pool: Pool) -> int:
-    fraction = pool.memory_fraction
+    """KV units of an attention rank: blocks, where there is one attention group."""
+    tokens, fraction = pool.max_num_batched_tokens, pool.memory_fraction
     if pool.memory_base == "free":  # the same room, as a share of all memory
         memory = step.gpu.memory_bytes.value
-        spent = step.weight_bytes_per_gpu + step.activation_bytes(pool.max_num_batched_tokens)
+        spent = step.weight_bytes_per_gpu + step.activation_bytes(tokens)
         fraction = (spent + fraction * max(0.0, memory - spent)) / memory
-    room = step.kv_capacity_tokens(fraction, pool.max_num_batched_tokens)
-    return room // pool.block_tokens
+    return step.kv_capacity_units(fraction, tokens, pool.block_tokens)
 
 
 def _too_big(step: StepModel, pool: Pool) -> str:
@@ -141,13 +162,22 @@ def _too_big(step: StepModel, pool: Pool) -> str:
         f"({pool.memory_fraction:g} of {memory / GB:.1f})"
     )
     for tp in (tp for tp in step.model.allowed_tp() if tp > pool.tp):
+        for wider in _wider(step, tp):
+            if _blocks(wider, pool) >= sum(units(wider.model, tp)):
+                ep = wider.parallel.ep
+                more = f" (with ep {ep})" if ep != pool.ep else ""
+                return f"{found}; the smallest tp that fits is {tp}{more}."
+    return f"{found}; no tp of one node fits."
+
+
+def _wider(step: StepModel, tp: int) -> Iterator[StepModel]:
+    """The instance at another TP, its experts spread as widely as before or over as many groups."""
+    old = step.parallel
+    for ep in dict.fromkeys((old.ep, old.ep * tp // old.tp, tp * old.attention_dp)):
         try:
-            wider = replace(step, parallel=Parallel(tp=tp))
+            yield replace(step, parallel=replace(old, tp=tp, ep=ep))
         except (ModelError, ProfileError):
             continue
-        if _blocks(wider, pool):
-            return f"{found}; the smallest tp that fits is {tp}."
-    return f"{found}; no tp of one node fits."
 
 
 # --- loaders ------------------------------------------------------------------------------------
@@ -165,19 +195,24 @@ def _gpu(name: str, pool: Pool) -> GpuProfile:
 
 @lru_cache(maxsize=256)
 def _step_model(
-    model: ModelSpec, gpu: GpuProfile, tp: int, precision: Precision, engine: Overheads
+    model: ModelSpec,
+    gpu: GpuProfile,
+    parallel: Parallel,
+    precision: Precision,
+    engine: Overheads,
+    skew: float | None,
 ) -> StepModel:
     given = engine.model_dump(exclude_none=True, exclude={"name", "kernels"})
     known = {family.name for family in gpu.kernels}
     # an engine's family stands in the profiles of the GPUs it was measured on; elsewhere the first
     family = engine.kernels if engine.name is None or engine.kernels in known else None
-    return StepModel(model, gpu, Parallel(tp=tp), precision, kernels=family, **given)
+    return StepModel(model, gpu, parallel, precision, kernels=family, skew=skew or 0.0, **given)
 
 
 @lru_cache(maxsize=64)
-def _table(step: StepModel, max_num_seqs: int, max_tokens: int) -> StepTable:
+def _table(step: StepModel, max_num_seqs: int, max_tokens: int, rounds: bool) -> StepTable:
     """Candidates of a search share pools; a table is built once for each."""
-    return step.table(max_num_seqs, max_tokens)
+    return step.table(max_num_seqs, max_tokens, rounds=rounds)
 
 
 def _link(link: Link) -> LinkPlan:

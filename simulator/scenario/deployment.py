@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwprofiles import GpuProfile
-from simulator.model import ModelSpec
+from simulator.model import ModelSpec, Parallel
 from simulator.perf.step import StepModel
 from simulator.perf.table import StepTable
 
@@ -25,7 +25,7 @@ class PoolPlan:
         name: the pool's name in the scenario.
         role: what its instances do.
         gpu: profile of the GPU type.
-        tp: tensor-parallel degree; GPUs per instance.
+        parallel: how an instance spreads the model over its GPUs.
         instances: how many instances.
         step: vectorised step-time model.
         table: the same, tabulated for the engine up to this pool's limits.
@@ -41,7 +41,7 @@ class PoolPlan:
     name: str
     role: Role
     gpu: GpuProfile
-    tp: int
+    parallel: Parallel
     instances: int
     step: StepModel
     table: StepTable
@@ -54,9 +54,19 @@ class PoolPlan:
     usd_per_gpu_hour: float
 
     @property
+    def tp(self) -> int:
+        """Tensor-parallel degree of an attention rank."""
+        return self.parallel.tp
+
+    @property
     def gpus(self) -> int:
         """GPUs of the whole pool."""
-        return self.tp * self.instances
+        return self.parallel.gpus * self.instances
+
+    @property
+    def rank_nics(self) -> int:
+        """Network interfaces of the GPUs that hold one sequence: those of an attention rank."""
+        return max(1, self.nics // self.parallel.attention_dp)
 
 
 @dataclass(frozen=True, slots=True)

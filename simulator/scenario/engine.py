@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from simulator.engine_profiles import EngineProfile, load_engine
+from simulator.model import ModelSpec, load_model
+from simulator.perf.precision import Precision
+from simulator.scenario.precision import precision_of
 from simulator.scenario.problem import at
-from simulator.scenario.schema import Pool, PrecisionBits, ScenarioConfig
+from simulator.scenario.schema import Pool, ScenarioConfig
 from simulator.scenario.values import Section
 
 _POOL_NUMBERS = ("max_num_batched_tokens", "max_num_seqs", "block_tokens")
@@ -25,8 +28,11 @@ def with_engine(config: ScenarioConfig) -> ScenarioConfig:
         return config
     with at("engine", "name"):
         profile = load_engine(config.engine.name)
+    with at("model"):
+        model = load_model(config.model)
+    precision = precision_of(config.precision, model)
     update: dict[str, Any] = {
-        "engine": _filled(config.engine, _overheads(profile, config.precision)),
+        "engine": _filled(config.engine, _overheads(profile, precision, model)),
         "pools": {name: _filled(pool, _pool(profile, pool)) for name, pool in config.pools.items()},
         "routing": _filled(config.routing, {"latency_s": profile["front_s"]}),
     }
@@ -38,10 +44,13 @@ def with_engine(config: ScenarioConfig) -> ScenarioConfig:
     return config.model_copy(update=update)
 
 
-def _overheads(profile: EngineProfile, precision: PrecisionBits) -> dict[str, Any]:
-    compute = precision.compute or precision.weights
+def _overheads(profile: EngineProfile, precision: Precision, model: ModelSpec) -> dict[str, Any]:
     costs: dict[str, Any] = {name: profile[name] for name in _COSTS}
-    return {**costs, "kernels": profile.kernels, "sustained": profile.sustained(compute)}
+    compute = precision.wanted(precision.formats.attention if model.is_moe else precision.weights)
+    costs |= {"kernels": profile.kernels, "sustained": profile.sustained(compute)}
+    if model.is_moe:
+        costs["sustained_experts"] = profile.sustained(compute, experts=True)
+    return costs
 
 
 def _pool(profile: EngineProfile, pool: Pool) -> dict[str, Any]:

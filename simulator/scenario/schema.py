@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from simulator.engine_profiles import MemoryBase
-from simulator.perf.precision import Activations
+from simulator.model import Format
+from simulator.perf.precision import Activations, Compute, KvFormat
 from simulator.scenario.deployment import FirstToken, Reserve, Role, RouterName, TransferMode
 from simulator.scenario.target_schema import Targets
 from simulator.scenario.values import (
@@ -23,40 +24,42 @@ from simulator.scenario.values import (
     Seconds,
     Section,
     named,
-    refuse,
     text_or_mapping,
     whole,
 )
 from simulator.scenario.workload_schema import Workload
 
 PoolName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
-Bits = Literal["bf16", "fp8"]
 
 
 # --- cluster ------------------------------------------------------------------------------------
 
 
 class PrecisionBits(Section):
-    """Number formats."""
+    """Number formats; ``auto`` is what the model's file says, else bf16."""
 
-    weights: Annotated[Bits, Field(description="weights of the layers' matrices")] = "bf16"
+    weights: Annotated[
+        Format | Literal["auto"], Field(description="matrices of the layers, as stored")
+    ] = "auto"
+    experts: Annotated[
+        Format | Literal["auto"],
+        Field(
+            description="routed experts, as stored; auto is as weights where those are given, "
+            "else what the model's file says"
+        ),
+    ] = "auto"
     compute: Annotated[
-        Bits | None,
-        Field(description="their multiplication; default: as the weights, bf16 where the GPU must"),
-    ] = None
-    kv: Annotated[Bits, Field(description="KV cache")] = "bf16"
+        Compute | Literal["auto"],
+        Field(
+            description="what matrices are multiplied in; auto is what engines prefer for their "
+            "format, bf16 where the GPU must"
+        ),
+    ] = "auto"
+    kv: Annotated[KvFormat | Literal["auto"], Field(description="KV cache")] = "auto"
     activations: Annotated[
         Activations,
         Field(description="scales of fp8 inputs: by a kernel of its own, or in the checkpoint"),
     ] = "dynamic"
-
-    @model_validator(mode="after")
-    def _quantised(self) -> PrecisionBits:
-        if self.activations == "static" and "fp8" not in (self.weights, self.compute):
-            raise refuse("activations", "has no effect with weights: bf16; allowed: leave it out.")
-        if self.compute == "fp8" and self.weights != "fp8":
-            raise refuse("compute", "found fp8; allowed with weights: bf16: bf16.")
-        return self
 
 
 class Pool(Section):
@@ -68,7 +71,26 @@ class Pool(Section):
     ] = None
     gpu: Annotated[Name, Field(description="GPU type: a bundled profile, or a file of one")]
     tp: Annotated[
-        int, Field(ge=1, le=1024, description="tensor-parallel degree, GPUs of one instance")
+        int,
+        Field(ge=1, le=1024, description="tensor-parallel degree of an attention rank"),
+    ] = 1
+    pp: Annotated[int, Field(ge=1, le=1024, description="pipeline stages of whole layers")] = 1
+    ep: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=4096,
+            description="groups the routed experts are spread over; divides tp · attention_dp",
+        ),
+    ] = 1
+    attention_dp: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1024,
+            description="attention ranks that run in lock-step, each with its own sequences; an "
+            "instance has tp · pp · attention_dp GPUs, and its limits are those of one rank",
+        ),
     ] = 1
     instances: Annotated[int, Field(ge=1, le=10_000, description="how many instances")] = 1
     max_num_batched_tokens: Annotated[
@@ -174,6 +196,10 @@ class Overheads(Section):
         Seconds | None,
         Field(description="shortest step of the host loop [s]; default: the step model's"),
     ] = None
+    sustained_experts: Annotated[
+        Fraction | None,
+        Field(description="the same of routed experts' GEMMs [fraction]; default: as sustained"),
+    ] = None
     sustained: Annotated[
         Fraction | None,
         Field(
@@ -204,6 +230,15 @@ class ScenarioConfig(Section):
         Field(description="bundled model, or a config.json (relative to the scenario file)"),
     ]
     precision: Annotated[PrecisionBits, Field(description="number formats")] = PrecisionBits()
+    expert_skew: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=3,
+            description="Zipf exponent of the experts' popularity, mixtures of experts only; "
+            "default: 0, uniform routing",
+        ),
+    ] = None
     workload: Annotated[Workload, Field(description="what the clients send")]
     pools: Annotated[
         dict[PoolName, Pool], Field(min_length=1, description="pools of instances, by name")
