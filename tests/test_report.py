@@ -21,7 +21,7 @@ from rich.console import Console
 from simulator.engine import simulate, simulate_deployment
 from simulator.errors import InputError
 from simulator.metrics import Summary, summarize
-from simulator.report import catalogue, figures, names, style, text
+from simulator.report import catalogue, figures, models, names, style, text
 from simulator.report import summary as blocks
 from simulator.report.files import (
     json_text,
@@ -429,7 +429,7 @@ def test_every_bundled_scenario_asks_something() -> None:
 
 
 def test_llama_70b_by_hand() -> None:
-    m = catalogue.model_facts("llama-3.1-70b")
+    m = models.model_facts("llama-3.1-70b")
     assert m["kv_bytes_per_token"]["bf16"] == 2 * 80 * 8 * 128 * 2  # K and V, GQA with 8 heads
     assert m["parameters"] == pytest.approx(70.55e9, rel=1e-3)
     assert m["weight_bytes"]["bf16"] == pytest.approx(2 * m["parameters"], rel=1e-3)

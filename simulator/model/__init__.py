@@ -19,6 +19,7 @@ from simulator.model.layers import (
     MlaAttention,
     MoeFfn,
 )
+from simulator.model.layouts import usual_layouts
 from simulator.model.library import load_model, model_names
 from simulator.model.parallel import Parallel
 from simulator.model.spec import ModelSpec
@@ -43,4 +44,5 @@ __all__ = [
     "WeightFormats",
     "load_model",
     "model_names",
+    "usual_layouts",
 ]
