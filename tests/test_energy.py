@@ -86,7 +86,7 @@ def test_draw_lies_between_idle_and_the_limit_and_rises_with_work(
 def test_fp8_has_its_own_best_share() -> None:
     fp8 = dict(H100.family().gemm)["fp8"].compute_eff.value
     assert draw_w(H100, "fp8", fp8, 0.0) == pytest.approx(COMPUTE_W)
-    assert draw_w(H100, "int8", GEMM.compute_eff.value, 0.0) == pytest.approx(COMPUTE_W)
+    assert draw_w(H100, "int8", fp8, 0.0) == pytest.approx(COMPUTE_W)
 
 
 def test_pools_add_up_to_the_total() -> None:

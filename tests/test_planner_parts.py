@@ -175,6 +175,14 @@ def test_the_space_keeps_all_limits() -> None:
     assert {s.tp for m in found for s in m.shapes if s.gpu == "a100_sxm_80gb"} == {8}
 
 
+def test_a_gpu_nobody_measured_is_a_note_of_the_plan() -> None:
+    base = tiny()
+    stock = {"name": "new", "gpus": {"b200": {"count": 2, "price": {"on_demand": 4.5}}}}
+    kinds, notes = families(base, Inventory.from_dict(stock), SPACE)
+    assert kinds
+    assert [note for note in notes if note.startswith("b200 is not calibrated")] == list(notes)
+
+
 def test_a_model_that_fits_no_gpu_leaves_an_empty_space_with_the_reason() -> None:
     base = Scenario.load("chat_70b_h100")
     kinds, notes = families(base, two_types(), Space(tps=(1,)))

@@ -16,7 +16,7 @@ def hardware(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME | diff A B]",
+            metavar="NAME | diff A B",
             help="A GPU or a link, bundled or a file; or two to compare; none: list all.",
         ),
     ] = None,

@@ -102,7 +102,8 @@ def draw_w(gpu: GpuProfile, compute: str, mfu: float, mbu: float) -> float | Non
     if gpu.idle_w is None or gpu.memory_bound_w is None or gpu.compute_bound_w is None:
         return None
     gemm = dict(gpu.family().gemm)
-    best = gemm.get(compute, gemm["bf16"])
+    # a type without kernels of its own runs with those of fp8 where there are any (int8)
+    best = gemm.get(compute) or gemm.get("fp8", gemm["bf16"])
     idle, high = gpu.idle_w.value, gpu.compute_bound_w.value
     moving = (gpu.memory_bound_w.value - idle) * mbu / min(best.memory_eff.value, 1.0)
     computing = (high - idle) * mfu / best.compute_eff.value

@@ -137,6 +137,11 @@ class Summary:
             "cost": f"{dollars(self.cost.usd_per_hour)}/h, "
             f"{dollars(self.cost.usd_per_m_output_tokens)} per million output tokens",
         }
+        if self.energy.total.joules_per_output_token is not None:
+            facts["energy"] = (
+                f"{figures(self.energy.total.joules_per_output_token, 'J')} per output token, "
+                f"{figures(self.energy.total.mean_w_per_gpu, 'W')} per GPU on average"
+            )
         for name, pool in self.pools.items():
             facts[f"{name} pool"] = f"load {figures(pool.load)}, busy {share(pool.busy, 0)}"
         return card(
