@@ -56,6 +56,8 @@ def _headline(plan: Plan) -> str:
         for name, value in (("TTFT", slo.ttft_s), ("TPOT", slo.tpot_s))
         if value is not None
     ]
+    if slo.classes:
+        targets = ["targets of each class"]
     wanted = f"{' and '.join(targets)} for {100 * slo.attainment:g} % of requests"
     best = plan.winner.label if plan.winner else "no layout holds"
     return f"{plan.scenario.name}: {best}  ({wanted})"

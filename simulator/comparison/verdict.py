@@ -28,6 +28,8 @@ def _targets(ours: Summary, theirs: Summary, slo: SLO, gain: Interval | None) ->
         wanted.append(f"TTFT ≤ {1e3 * slo.ttft_s:.4g} ms")
     if slo.tpot_s is not None:
         wanted.append(f"TPOT ≤ {1e3 * slo.tpot_s:.4g} ms")
+    if slo.classes:
+        wanted = ["the targets of their class"]
     a, b = ours.slo_attainment or 0.0, theirs.slo_attainment or 0.0
     sentence = (
         f"disaggregated meets {' and '.join(wanted)} for {_share(a)} of requests"

@@ -9,6 +9,7 @@ from simulator.metrics.attainment import (
     makespan_s,
     run_limits,
 )
+from simulator.metrics.classes import ClassSummary, by_class, class_summaries
 from simulator.metrics.energy import Energy, EnergyUse, draw_w, energy
 from simulator.metrics.intervals import Interval, block_bootstrap, replication_interval
 from simulator.metrics.latency import PARTS, completed, e2e, statistics, tpot, ttft, waterfall
@@ -22,6 +23,7 @@ __all__ = [
     "PARTS",
     "SCHEMA",
     "Backlog",
+    "ClassSummary",
     "Cost",
     "Energy",
     "EnergyUse",
@@ -35,6 +37,8 @@ __all__ = [
     "attains",
     "backlog_trend",
     "block_bootstrap",
+    "by_class",
+    "class_summaries",
     "completed",
     "cost",
     "draw_w",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,21 +13,19 @@ from simulator.analysis.bounds import finite
 from simulator.html import card, dollars, duration, figures, share
 from simulator.metrics.attainment import Targets, attainment, goodput
 from simulator.metrics.cautions import cautions
+from simulator.metrics.classes import ClassSummary, class_summaries, counts, mean_parts
 from simulator.metrics.energy import Energy, energy
 from simulator.metrics.latency import (
-    PARTS,
     QUANTILES,
     completed,
     e2e,
     statistics,
     tpot,
     ttft,
-    waterfall,
 )
 from simulator.metrics.stability import Stability, stability
 from simulator.metrics.usage import Cost, PoolUse, Throughput, cost, pool_use, throughput
 from simulator.metrics.warmup import mser5
-from simulator.request import State
 from simulator.run import Run
 from simulator.version import VERSION
 
@@ -63,6 +61,7 @@ class Summary:
         meta: ``seed, events, events_per_request, strides, cpu_s, version``.
         bounds: the closed form the loads come from.
         warmup_s: what was left out at the start, from the first arrival on [s]; 0 by default.
+        classes: metrics of every request class; empty for a workload without classes.
     """
 
     scenario: str
@@ -85,6 +84,7 @@ class Summary:
     meta: Mapping[str, int | float | str | None]
     bounds: Bounds
     warmup_s: float = 0.0
+    classes: Mapping[str, ClassSummary] = field(default_factory=dict)
 
     @property
     def stable(self) -> bool:
@@ -120,6 +120,7 @@ class Summary:
                 "gco2_per_m_output_tokens": self.energy.gco2_per_m_output_tokens,
                 "pools": {name: asdict(use) for name, use in self.energy.pools.items()},
             },
+            "classes": {name: asdict(found) for name, found in self.classes.items()},
             "stable": self.stable,
             "warnings": list(self.warnings),
             "meta": dict(self.meta),
@@ -189,21 +190,17 @@ def summarize(
         rule = "MSER-5" if steady else "as asked"
         warnings.append(f"The first {cut_s:.3g} s ({left_out} requests) are left out ({rule}).")
     done = completed(kept)
-    parts = waterfall(kept)
     use = pool_use(run, bounds)
     return Summary(
         scenario=run.deployment.name,
         mode=run.deployment.mode,
         first_token=run.deployment.first_token if run.deployment.link else "prefill",
-        requests=_counts(kept),
+        requests=counts(kept),
         ttft_s=statistics(ttft(kept)[done]),
         tpot_s=statistics(tpot(kept)[done]),
         itl_s=_itl(run),
         e2e_s=statistics(e2e(kept)[done]),
-        waterfall_s={
-            name: float(parts[name].to_numpy()[done].mean()) if done.any() else None
-            for name in PARTS
-        },
+        waterfall_s=mean_parts(kept),
         goodput_rps=goodput(kept, slo) if slo else None,
         slo_attainment=attainment(kept, slo) if slo else None,
         throughput=throughput(run),
@@ -215,19 +212,8 @@ def summarize(
         meta=_meta(run),
         bounds=bounds,
         warmup_s=cut_s,
+        classes=class_summaries(kept, slo),
     )
-
-
-def _counts(run: Run) -> dict[str, int]:
-    state = run.requests["state"].to_numpy()
-    ends = {
-        "completed": State.DONE,
-        "rejected": State.REJECTED,
-        "cancelled": State.CANCELLED,
-        "failed": State.FAILED,
-    }
-    counts = {name: int(np.count_nonzero(state == end)) for name, end in ends.items()}
-    return {"arrived": len(state), **counts}
 
 
 def _itl(run: Run) -> Statistics:

@@ -312,6 +312,10 @@ class Plan:
                 "ttft_s": self.slo.ttft_s,
                 "tpot_s": self.slo.tpot_s,
                 "attainment": self.slo.attainment,
+                "classes": {
+                    name: {"ttft_s": own.ttft_s, "tpot_s": own.tpot_s}
+                    for name, own in self.slo.classes.items()
+                },
             },
             "objective": self.objective,
             "winner": _plain(self.winner),

@@ -61,6 +61,8 @@ def print_comparison(out: Console, comparison: Comparison) -> None:
 def blocks(comparison: Comparison) -> tuple[Block, ...]:
     """What was compared, the numbers side by side, and what was screened."""
     found = [_layouts(comparison), _numbers(comparison)]
+    if comparison.disaggregated.summary.classes:
+        found.append(_classes(comparison))
     if comparison.screening:
         found.append(_screening(comparison))
     return tuple(found)
@@ -130,6 +132,22 @@ def _numbers(comparison: Comparison) -> Block:
         note += f" Interval of the attainment: {comparison.gain.rule}."
     header = ("", "disaggregated", "colocated", "change")
     return Block("Side by side", header, tuple(rows), note)
+
+
+def _classes(comparison: Comparison) -> Block:
+    """Every request class side by side."""
+    ours, theirs = comparison.disaggregated.summary, comparison.colocated.summary
+    rows: list[tuple[str, ...]] = []
+    for name, a in ours.classes.items():
+        b = theirs.classes[name]
+        if a.slo_attainment is not None and b.slo_attainment is not None:
+            gain = f"{100 * (a.slo_attainment - b.slo_attainment):+.1f} points"
+            met = percent(a.slo_attainment), percent(b.slo_attainment)
+            rows.append((f"{name}: meets its targets", *met, gain))
+        rows.append(_row(f"{name}: TTFT p99", seconds, a.ttft_s["p99"], b.ttft_s["p99"]))
+        rows.append(_row(f"{name}: TPOT p99", seconds, a.tpot_s["p99"], b.tpot_s["p99"]))
+    header = ("", "disaggregated", "colocated", "change")
+    return Block("Request classes", header, tuple(rows))
 
 
 def _work(ours: Summary, theirs: Summary) -> list[tuple[str, ...]]:
@@ -229,7 +247,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
     left, right = fig.add_subplot(grid[0, 0]), fig.add_subplot(grid[0, 1])
     below = fig.add_subplot(grid[1, :])
     slo = comparison.slo
-    targets = (None, None) if slo is None else (slo.ttft_s, slo.tpot_s)
+    targets = (None, None) if slo is None or slo.classes else (slo.ttft_s, slo.tpot_s)
     names = [name for name, _ in _sides(comparison)]
     runs = [side.run for _, side in _sides(comparison)]
     both = dict(zip(names, map(ttft, runs), strict=True))
@@ -238,7 +256,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
     figures.cdf(right, both, targets[1], "TPOT, time per output token")
     left.set_ylabel("share of requests", fontsize=9)
     lines = [figures.line(n, c) for n, c in zip(names, COLOURS, strict=True)]
-    style.legend(right, handles=[*lines, *figures.cdf_keys(slo is not None)])
+    style.legend(right, handles=[*lines, *figures.cdf_keys(any(targets))])
     _parts(below, comparison)
     return fig
 

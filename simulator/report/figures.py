@@ -65,7 +65,7 @@ def waterfall_figure(run: Run, slo: SLO | None) -> Figure:
         return fig
     mean = parts.mean()
     _cascade(top, mean)
-    target = None if slo is None else slo.ttft_s
+    target = None if slo is None or slo.classes else slo.ttft_s
     _bands(bottom, parts, total, target)
     return fig
 
@@ -140,12 +140,12 @@ def latency_figure(run: Run, slo: SLO | None) -> Figure:
     """Cumulative distributions of TTFT and TPOT over completed requests, with their targets."""
     fig = style.figure(8.4, 3.7, _title(run, "Latency distributions"))
     left, right = fig.subplots(1, 2)
-    targets = (None, None) if slo is None else (slo.ttft_s, slo.tpot_s)
+    targets = (None, None) if slo is None or slo.classes else (slo.ttft_s, slo.tpot_s)
     name = layout_label(run.deployment)
     cdf(left, {name: ttft(run)}, targets[0], "TTFT, time to first token")
     cdf(right, {name: tpot(run)}, targets[1], "TPOT, time per output token")
     left.set_ylabel("share of requests", fontsize=9)
-    style.legend(right, handles=[line(name, style.BLUE), *cdf_keys(slo is not None)])
+    style.legend(right, handles=[line(name, style.BLUE), *cdf_keys(any(targets))])
     return fig
 
 
@@ -181,7 +181,7 @@ def cdf(ax: Axes, series: dict[str, FloatArray], target: float | None, label: st
     said = []
     for colour, (name, values) in zip(style.CYCLE, known.items(), strict=False):
         share = np.arange(1, values.size + 1) / values.size
-        keep = _thin(values.size)
+        keep = thin(values.size)
         ax.plot(values[keep], share[keep], color=colour, linewidth=1.8)
         marks = np.array([0.5, 0.9, 0.99])
         ax.plot(np.quantile(values, marks), marks, "o", color=colour, markersize=4)
@@ -204,7 +204,7 @@ def _heard(values: FloatArray, target: float | None, name: str) -> str:
     return f"{name}p50 {seconds(float(p50))}, p99 {seconds(float(p99))}"
 
 
-def _thin(n: int, most: int = 4000) -> slice | np.ndarray:
+def thin(n: int, most: int = 4000) -> slice | np.ndarray:
     """Positions to draw: all of few points, else evenly spaced ones and the whole tail."""
     if n <= most:
         return slice(None)

@@ -53,6 +53,8 @@ def five_lines(plan: Plan) -> list[str]:
 def _targets(plan: Plan) -> str:
     slo = plan.slo
     named = {"TTFT": slo.ttft_s, "TPOT": slo.tpot_s}
+    if slo.classes:
+        return "the targets of their class"
     return listing(f"{n} ≤ {short_seconds(s)}" for n, s in named.items() if s is not None)
 
 

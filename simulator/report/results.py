@@ -7,6 +7,7 @@ from pathlib import Path
 
 from simulator.metrics import Summary
 from simulator.report import figures, html, style
+from simulator.report.class_figures import class_figure
 from simulator.report.files import json_text, write_requests
 from simulator.report.summary import headline, remarks, summary_blocks, verdicts
 from simulator.run import Run
@@ -15,6 +16,7 @@ from simulator.scenario import Scenario
 FIGURES = {
     "waterfall.png": "Where the time to first token goes",
     "latency_cdf.png": "Distributions of TTFT and TPOT",
+    "classes.png": "Distributions of TTFT and TPOT by request class",
     "timeline.png": "Queues, batches, KV and link over time",
 }
 
@@ -23,8 +25,8 @@ def write_results(folder: Path, scenario: Scenario, run: Run, summary: Summary) 
     """Write everything about a run into a folder.
 
     ``scenario.yaml`` (resolved: simulating it again gives the same requests), ``run.json`` (the
-    JSON contract), ``requests.parquet``, ``waterfall.png``, ``latency_cdf.png``, ``timeline.png``
-    and ``report.html``.
+    JSON contract), ``requests.parquet``, ``waterfall.png``, ``latency_cdf.png``, ``timeline.png``,
+    ``classes.png`` where the workload has classes, and ``report.html``.
 
     Args:
         folder: an existing folder.
@@ -44,6 +46,8 @@ def write_results(folder: Path, scenario: Scenario, run: Run, summary: Summary) 
         "latency_cdf.png": style.png_bytes(figures.latency_figure(run, slo)),
         "timeline.png": style.png_bytes(figures.timeline_figure(run)),
     }
+    if summary.classes:
+        drawn["classes.png"] = style.png_bytes(class_figure(run, slo))
     for name, png in drawn.items():
         (folder / name).write_bytes(png)
     (folder / "scenario.yaml").write_text(scenario.to_yaml(), encoding="utf-8")
@@ -63,10 +67,14 @@ def report_page(scenario: Scenario, run: Run, summary: Summary, drawn: Mapping[s
         summary: its metrics.
         drawn: the figures as PNG, by the names in ``FIGURES``.
     """
-    facts, latency, waterfall, pools, money = (
+    facts, latency, *classes, waterfall, pools, money = (
         html.table(block) for block in summary_blocks(run, summary, scenario.slo)
     )
-    pictures = {name: html.image(drawn[name], alt) for name, alt in FIGURES.items()}
+    pictures = {
+        name: html.image(drawn[name], alt) for name, alt in FIGURES.items() if name in drawn
+    }
+    if classes:
+        classes.append(pictures["classes.png"])
     return html.page(
         headline(run),
         verdicts=verdicts(summary, scenario.slo),
@@ -75,6 +83,7 @@ def report_page(scenario: Scenario, run: Run, summary: Summary, drawn: Mapping[s
             facts,
             latency,
             pictures["latency_cdf.png"],
+            *classes,
             waterfall,
             pictures["waterfall.png"],
             pools,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from simulator.metrics import Summary
+from simulator.metrics import Summary, completed, run_limits, tpot, ttft
 from simulator.metrics.attainment import attainment
 from simulator.report.block import Block, Verdict
 from simulator.report.names import (
@@ -99,6 +100,8 @@ def latency(run: Run, summary: Summary, slo: SLO | None) -> Block:
 
 def _target(run: Run, name: str, slo: SLO) -> tuple[str, str]:
     """A target and the share of requests that meet it on its own."""
+    if slo.classes:
+        return ("by class", percent(_met_alone(run, name, slo))) if name in _TARGETS else ("", "")
     if name == "ttft_s" and slo.ttft_s is not None:
         met = attainment(run, SLO(ttft_s=slo.ttft_s))
         return f"≤ {short_seconds(slo.ttft_s)}", percent(met)
@@ -106,6 +109,45 @@ def _target(run: Run, name: str, slo: SLO) -> tuple[str, str]:
         met = attainment(run, SLO(tpot_s=slo.tpot_s))
         return f"≤ {short_seconds(slo.tpot_s)}", percent(met)
     return "", ""
+
+
+_TARGETS = ("ttft_s", "tpot_s")
+
+
+def _met_alone(run: Run, name: str, slo: SLO) -> float:
+    """Share of all requests that meet one kind of target, each its class's own."""
+    first, each = run_limits(run, slo)
+    found, limit = (ttft(run), first) if name == "ttft_s" else (tpot(run), each)
+    free = np.isinf(limit) | (np.isnan(found) if name == "tpot_s" else False)
+    return float((completed(run) & (free | (found <= limit))).mean())
+
+
+def classes(summary: Summary) -> Block:
+    """Latencies of every request class beside its own targets."""
+    rows = []
+    total = sum(found.requests["arrived"] for found in summary.classes.values())
+    for name, found in summary.classes.items():
+        arrived = found.requests["arrived"]
+        rows.append(
+            (
+                name,
+                percent(arrived / total, 0),
+                *_against(found.ttft_s["p50"], found.ttft_s["p99"], found.slo["ttft_s"]),
+                *_against(found.tpot_s["p50"], found.tpot_s["p99"], found.slo["tpot_s"]),
+                MISSING if found.slo_attainment is None else percent(found.slo_attainment),
+                number(found.goodput_rps, "/s"),
+            )
+        )
+    columns = ("p50", "p99", "target")
+    named = (f"{metric} {c}" if c == "p50" else c for metric in ("TTFT", "TPOT") for c in columns)
+    header = ("class", "share", *named, "meets both", "goodput")
+    note = "Each class against its own targets; those without are held to the scenario's."
+    return Block("Request classes", header, tuple(rows), note)
+
+
+def _against(p50: float | None, p99: float | None, target: float | None) -> tuple[str, str, str]:
+    limit = MISSING if target is None else f"≤ {short_seconds(target)}"
+    return seconds(p50), seconds(p99), limit
 
 
 def waterfall(summary: Summary) -> Block:
@@ -216,7 +258,7 @@ def verdicts(summary: Summary, slo: SLO | None) -> tuple[Verdict, ...]:
             Verdict(
                 met,
                 f"{'Targets hold' if met else 'Targets are missed'}: {percent(summary.slo_attainment)} "
-                f"of all requests meet every target, {percent(slo.attainment)} wanted.",
+                f"of all requests meet every target, {percent(slo.attainment)} wanted{_worst(summary)}.",
             )
         )
     found.append(_keeps_up(summary))
@@ -225,6 +267,17 @@ def verdicts(summary: Summary, slo: SLO | None) -> tuple[Verdict, ...]:
         good = summary.bounds.stable if summary.bounds.load is not None else None
         found.append(Verdict(good, f"In closed form: {_lowered(closed.removeprefix('Stable: '))}"))
     return tuple(found)
+
+
+def _worst(summary: Summary) -> str:
+    """The class that meets its targets least often, where there are several."""
+    known = {
+        n: c.slo_attainment for n, c in summary.classes.items() if c.slo_attainment is not None
+    }
+    if len(known) < 2:
+        return ""
+    name = min(known, key=lambda n: known[n])
+    return f"; least of all {name}, with {percent(known[name])}"
 
 
 def _lowered(sentence: str) -> str:
@@ -255,6 +308,7 @@ def summary_blocks(run: Run, summary: Summary, slo: SLO | None) -> tuple[Block, 
     return (
         facts(run, summary),
         latency(run, summary, slo),
+        *((classes(summary),) if summary.classes else ()),
         waterfall(summary),
         pools(run, summary),
         throughput(summary),
