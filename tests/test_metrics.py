@@ -232,6 +232,7 @@ CONTRACT = {
         "gco2_per_m_output_tokens",
         "pools",
     },
+    "classes": None,
     "stable": None,
     "warnings": None,
     "meta": {"seed", "events", "events_per_request", "strides", "cpu_s", "version"},
