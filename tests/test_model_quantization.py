@@ -16,7 +16,7 @@ from simulator.model import (
     WeightFormats,
     load_model,
 )
-from simulator.model.quantization import matches
+from simulator.model.patterns import Patterns
 from tests.model_kit import published, read
 
 
@@ -198,7 +198,7 @@ def test_weights_of_gpt_oss_are_those_of_its_checkpoint() -> None:
     ],
 )
 def test_patterns_name_modules(pattern: str, module: str, expected: bool) -> None:
-    assert matches(pattern, module) is expected
+    assert Patterns([pattern]).names(module) is expected
 
 
 # ------------------------------------------------------------------------------- refusals

@@ -10,13 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from simulator.errors import suggest
 from simulator.model.families import Layers
 from simulator.model.formats import FORMAT_BITS, Format, Quantization
 from simulator.model.layers import DenseFfn, MoeFfn
+from simulator.model.patterns import Patterns
 from simulator.model.reader import ConfigReader
 
 _PREFIXES = ("model.layers.", "language_model.model.layers.", "model.language_model.layers.")
@@ -56,13 +56,13 @@ class Scheme:
     Attributes:
         weights: format of their weights.
         activations: format they are multiplied with; ``"bf16"`` is weight-only.
-        targets: patterns of the modules; empty: every linear one.
+        targets: the modules; None: every linear one.
         group: weights that share a scale, where the file says.
     """
 
     weights: Format
     activations: Format = "bf16"
-    targets: tuple[str, ...] = ()
+    targets: Patterns | None = None
     group: int | None = None
 
 
@@ -72,12 +72,14 @@ class Stated:
 
     Attributes:
         schemes: the first that targets a module applies to it.
-        ignored: patterns of modules that stay in 16 bits.
+        ignored: modules that stay in 16 bits.
+        listed: the same as the file names them.
         kv: format of the KV cache, where the file asks for one.
     """
 
     schemes: tuple[Scheme, ...]
-    ignored: tuple[str, ...] = ()
+    ignored: Patterns
+    listed: tuple[str, ...] = ()
     kv: Literal["bf16", "fp8"] | None = None
 
 
@@ -93,7 +95,11 @@ def quantization_of(read: ConfigReader, layers: Layers) -> Quantization:
     """
     method = read.config.get("quant_method")
     if not isinstance(method, str) or method not in METHODS:
-        near = suggest(method, METHODS) if isinstance(method, str) else f"allowed: {_NAMES}."
+        near = (
+            suggest(method, METHODS)
+            if isinstance(method, str)
+            else f"allowed: {', '.join(METHODS)}."
+        )
         raise read.error(f"quant_method {method!r} is not supported; {near}")
     stated = METHODS[method](read)
     attention = _part(stated, [(i, _ATTENTION) for i in range(len(layers))], "attention")
@@ -119,7 +125,7 @@ def quantization_of(read: ConfigReader, layers: Layers) -> Quantization:
         attention=None if attention.format == weights else attention.format,
         activations=stated.schemes[0].activations,
         kv=stated.kv,
-        ignored=stated.ignored,
+        ignored=stated.listed,
         notes=attention.notes + ffn.notes + experts.notes,
     )
 
@@ -158,39 +164,35 @@ def _format(scheme: Scheme | None) -> Format:
 
 def _scheme(stated: Stated, layer: int, aliases: Aliases) -> Scheme | None:
     """What the matrices of a part in one layer are stored in; None: 16 bits."""
-
-    def named(matrix: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
-        names = [f"{prefix}{layer}.{alias}" for prefix in _PREFIXES for alias in matrix]
-        return any(matches(pattern, name) for pattern in patterns for name in names)
-
-    if all(named(matrix, stated.ignored) for matrix in aliases):
+    matrices = [
+        [f"{prefix}{layer}.{alias}" for prefix in _PREFIXES for alias in matrix]
+        for matrix in aliases
+    ]
+    if all(stated.ignored.names_any(names) for names in matrices):
         return None
     for scheme in stated.schemes:
-        if not scheme.targets or any(named(matrix, scheme.targets) for matrix in aliases):
+        if scheme.targets is None or any(scheme.targets.names_any(names) for names in matrices):
             return scheme
     return None
-
-
-def matches(pattern: str, module: str) -> bool:
-    """Whether a pattern of an exclusion or target list names a module.
-
-    ``re:`` begins a regular expression, ``*`` is a wildcard, and anything else is a run of whole
-    names between dots: ``lm_head``, ``mlp.gate``, ``model.layers.0.self_attn``.
-    """
-    if pattern == "Linear":
-        return True
-    if pattern.startswith("re:"):
-        return re.match(pattern.removeprefix("re:"), module) is not None
-    if "*" in pattern:
-        return fnmatchcase(module, pattern) or fnmatchcase(module, f"{pattern}.*")
-    return f".{pattern.strip('.')}." in f".{module}."
 
 
 # --- methods ------------------------------------------------------------------------------------
 
 
-def _patterns(read: ConfigReader, *keys: str) -> tuple[str, ...]:
-    """The first of these lists that is there."""
+def _stated(
+    read: ConfigReader,
+    schemes: tuple[Scheme, ...],
+    *keys: str,
+    more: tuple[str, ...] = (),
+    kv: Literal["bf16", "fp8"] | None = None,
+) -> Stated:
+    """The schemes, and the modules that the first of these lists excludes."""
+    listed = more + _names(read, *keys)
+    return Stated(schemes, Patterns(listed), listed, kv)
+
+
+def _names(read: ConfigReader, *keys: str) -> tuple[str, ...]:
+    """The first of these lists of patterns that is there."""
     for key in keys:
         value = read.config.get(key)
         if value is None:
@@ -204,33 +206,31 @@ def _patterns(read: ConfigReader, *keys: str) -> tuple[str, ...]:
 
 
 def _check_pattern(read: ConfigReader, key: str, name: str) -> None:
-    if not name.startswith("re:"):
-        return
     try:
-        re.compile(name.removeprefix("re:"))
+        Patterns([name])
     except re.error as error:
         raise read.error(f"{key} has {name!r}, which is no regular expression.") from error
 
 
 def _fp8(read: ConfigReader) -> Stated:
     blocks = read.integers("weight_block_size")
-    ignored = _patterns(read, "modules_to_not_convert", "ignored_layers")
-    return Stated((Scheme("fp8_block" if blocks else "fp8", "fp8"),), ignored)
+    scheme = Scheme("fp8_block" if blocks else "fp8", "fp8")
+    return _stated(read, (scheme,), "modules_to_not_convert", "ignored_layers")
 
 
 def _fbgemm(read: ConfigReader) -> Stated:
-    return Stated((Scheme("fp8", "fp8"),), _patterns(read, "modules_to_not_convert"))
+    return _stated(read, (Scheme("fp8", "fp8"),), "modules_to_not_convert")
 
 
 def _mxfp4(read: ConfigReader) -> Stated:
     """Only the routed experts are converted, whatever else is listed."""
-    scheme = Scheme("mxfp4", targets=(_ONLY_EXPERTS,))
-    return Stated((scheme,), _patterns(read, "modules_to_not_convert"))
+    scheme = Scheme("mxfp4", targets=Patterns([_ONLY_EXPERTS]))
+    return _stated(read, (scheme,), "modules_to_not_convert")
 
 
 def _awq(read: ConfigReader) -> Stated:
     scheme = _integers(read, read.integer("bits", default=4), read.config.get("group_size", 128))
-    return Stated((scheme,), _patterns(read, "modules_to_not_convert"))
+    return _stated(read, (scheme,), "modules_to_not_convert")
 
 
 def _gptq(read: ConfigReader) -> Stated:
@@ -243,7 +243,7 @@ def _gptq(read: ConfigReader) -> Stated:
     patterns = tuple("re:" + rule.removeprefix("-:") for rule in skipped)
     for pattern in patterns:
         _check_pattern(read, "dynamic", pattern)
-    return Stated((scheme,), patterns + _patterns(read, "modules_to_not_convert"))
+    return _stated(read, (scheme,), "modules_to_not_convert", more=patterns)
 
 
 def _integers(read: ConfigReader, bits: int, group: object) -> Scheme:
@@ -261,10 +261,12 @@ def _modelopt(read: ConfigReader) -> Stated:
         allowed = ", ".join(sorted(_ALGORITHMS))
         raise inner.error(f"quant_algo {algorithm!r} is not supported; allowed: {allowed}.")
     kv = inner.config.get("kv_cache_quant_algo")
-    return Stated(
+    return _stated(
+        inner,
         (_ALGORITHMS[algorithm],),
-        _patterns(inner, "exclude_modules", "ignore"),
-        "fp8" if kv == "FP8" else _kv_scheme(inner),
+        "exclude_modules",
+        "ignore",
+        kv="fp8" if kv == "FP8" else _kv_scheme(inner),
     )
 
 
@@ -284,7 +286,7 @@ def _compressed_tensors(read: ConfigReader) -> Stated:
     if groups is None or not groups.config:
         raise read.error("key 'config_groups' is missing.")
     schemes = tuple(_group(groups, name) for name in groups.config)
-    return Stated(schemes, _patterns(read, "ignore"), _kv_scheme(read))
+    return _stated(read, schemes, "ignore", kv=_kv_scheme(read))
 
 
 def _group(groups: ConfigReader, name: str) -> Scheme:
@@ -294,11 +296,11 @@ def _group(groups: ConfigReader, name: str) -> Scheme:
         raise groups.error(f"{name} has no weights.")
     inputs = read.inner("input_activations")
     group = weights.optional("group_size") if weights.config.get("group_size", -1) != -1 else None
-    targets = _patterns(read, "targets")
+    targets = _names(read, "targets")
     return Scheme(
         weights=_stored(weights),
         activations="bf16" if inputs is None else _stored(inputs),
-        targets=() if "Linear" in targets else targets,
+        targets=Patterns(targets) if targets else None,
         group=group,
     )
 
@@ -337,5 +339,3 @@ METHODS: dict[str, Callable[[ConfigReader], Stated]] = {
     "mxfp4": _mxfp4,
 }
 """Every ``quant_method`` that is understood."""
-
-_NAMES = ", ".join(METHODS)
