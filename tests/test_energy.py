@@ -21,7 +21,7 @@ from tests.metrics_kit import SERVED, by_hand, colocated, disaggregated
 H100 = load_gpu("h100_sxm")
 GEMM = dict(H100.family().gemm)["bf16"]
 SPAN_S = 4.25  # SERVED arrives at 1.0 and ends at 5.25
-IDLE_W, MEMORY_W, COMPUTE_W = 75.0, 350.0, 700.0
+IDLE_W, MEMORY_W, COMPUTE_W = 115.0, 350.0, 700.0
 
 
 def use(busy: float, mfu: float, mbu: float) -> PoolUse:
