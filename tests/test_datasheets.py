@@ -227,7 +227,10 @@ def test_a_sparse_bf16_peak_would_not_pass(name: str) -> None:
     [
         ({"gpu.idle_w": ...}, "gpu: key 'idle_w' is missing; give all of idle_w, memory_bound_w"),
         ({"gpu.idle_w.value": 400}, "found 400, 350 and 700 W for idle_w, memory_bound_w"),
-        ({"gpu.compute_bound_w.value": 900}, "found 115, 350 and 900 W .* up to the tdp_w of 700 W"),
+        (
+            {"gpu.compute_bound_w.value": 900},
+            "found 115, 350 and 900 W .* up to the tdp_w of 700 W",
+        ),
     ],
 )
 def test_power_that_makes_no_sense_is_refused(
