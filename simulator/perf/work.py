@@ -44,7 +44,7 @@ def weight_read_bytes(
 ) -> Array:
     """Bytes of weights a step must read, each GPU its own: of the experts, those visited [bytes].
 
-    The input embedding (a lookup) is left out.
+    The input embedding (a lookup) and image encoders are left out.
 
     Args:
         model: the model.
@@ -56,6 +56,8 @@ def weight_read_bytes(
     held = sum(model.stage_weight_bytes(parallel, precision.formats))
     if not (model.tied_embeddings and parallel.pp == 1):
         held -= model.padded_vocab(parallel.tp) // parallel.tp * model.hidden * 2.0
+    # text does not pass through image encoders
+    held -= -(-model.encoder_parameters // parallel.tp) * 2.0
     read = np.asarray(held, dtype=np.float64)
     if tokens is not None:
         for kind in model.kinds:
