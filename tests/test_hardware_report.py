@@ -159,3 +159,8 @@ def test_bad_input_is_refused(
 ) -> None:
     with pytest.raises(error, match=sentence):
         hardware_report(**({"gpu": "h100", "model": "llama-3.1-8b"} | arguments))
+
+
+def test_a_model_is_shown_as_its_checkpoint_stores_it() -> None:
+    report = hardware_report("h200", "gpt-oss-20b")
+    assert report["memory"]["weight_bytes"] == pytest.approx(13.8e9, rel=0.01)

@@ -228,6 +228,17 @@ def test_gemma_3_has_every_sixth_layer_whole(tmp_path: Path) -> None:
     assert spec.norms_per_layer == 4
 
 
+def test_qwen_2_5_vl_keeps_its_language_model_at_the_top(tmp_path: Path) -> None:
+    spec = published(
+        tmp_path,
+        "qwen2.5-7b",
+        architectures=["Qwen2_5_VLForConditionalGeneration"],
+        vision_config={"depth": 32},
+    )
+    assert spec.parameters == 7_615_616_512
+    assert spec.left_out == ("The encoders of images or sound are not counted.",)
+
+
 def test_kimi_k2_is_a_deepseek_v3_of_other_sizes() -> None:
     spec = load_model("kimi-k2")
     assert [kind.count for kind in spec.kinds] == [1, 60]

@@ -114,7 +114,8 @@ def _encoder(whole: ConfigReader, architecture: str, read: ConfigReader) -> int:
 def _left_out(whole: ConfigReader, architecture: str, read: ConfigReader) -> tuple[str, ...]:
     """Sentences on parts of the checkpoint that are not counted."""
     found = []
-    if read is not whole and not _encoder(whole, architecture, read):
+    several = read is not whole or whole.has("vision_config")
+    if several and not _encoder(whole, architecture, read):
         found.append("The encoders of images or sound are not counted.")
     if read.config.get("num_nextn_predict_layers"):
         found.append("The multi-token-prediction module (num_nextn_predict_layers) is not counted.")

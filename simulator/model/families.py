@@ -349,6 +349,8 @@ FAMILIES: dict[str, Family] = {
     "MixtralForCausalLM": Family(_mixtral),
     "Phi3ForCausalLM": Family(_phi3),
     "Qwen2ForCausalLM": Family(_qwen2),
+    "Qwen2VLForConditionalGeneration": Family(_qwen2),
+    "Qwen2_5_VLForConditionalGeneration": Family(_qwen2),
     "Qwen2MoeForCausalLM": Family(_qwen2_moe),
     "Qwen3ForCausalLM": Family(_qwen3),
     "Qwen3MoeForCausalLM": Family(_qwen3_moe),
@@ -369,9 +371,12 @@ TEXT_MODELS: dict[str, str] = {
     "mixtral": "MixtralForCausalLM",
     "phi3": "Phi3ForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
+    "qwen2_5_vl_text": "Qwen2ForCausalLM",
     "qwen2_moe": "Qwen2MoeForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
+    "qwen3_vl_moe_text": "Qwen3MoeForCausalLM",
+    "qwen3_vl_text": "Qwen3ForCausalLM",
 }
 """Architecture of the language model inside a multimodal one, by the ``model_type`` of its
 ``text_config``."""

@@ -76,7 +76,7 @@ def hardware_report(
     if not 0.0 < memory_fraction <= 1.0:
         raise InputError(f"memory_fraction: found {memory_fraction}; allowed: over 0, up to 1.")
     spec = load_model(model) if isinstance(model, str) else model
-    step = StepModel(spec, profile, Parallel(tp=tp), precision or Precision())
+    step = StepModel(spec, profile, Parallel(tp=tp), precision or Precision.of(spec))
     memory = _memory(step, memory_fraction, max_tokens, context)
     return report | {
         "model": spec.name,
