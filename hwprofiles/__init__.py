@@ -12,6 +12,7 @@ from hwprofiles.param import Param, Source
 from hwprofiles.prices import PriceBook
 from hwprofiles.profile import (
     AllReduceParams,
+    AllToAllParams,
     Borrowing,
     BusAllReduce,
     DecodeAttentionParams,
@@ -19,12 +20,16 @@ from hwprofiles.profile import (
     GemmParams,
     GpuProfile,
     KernelFamily,
+    MlaDecodeParams,
+    MlaPrefillParams,
+    MoeParams,
     NvlinkAllReduce,
     PrefillAttentionParams,
 )
 
 __all__ = [
     "AllReduceParams",
+    "AllToAllParams",
     "Borrowing",
     "BusAllReduce",
     "DecodeAttentionParams",
@@ -33,6 +38,9 @@ __all__ = [
     "GpuProfile",
     "KernelFamily",
     "LinkProfile",
+    "MlaDecodeParams",
+    "MlaPrefillParams",
+    "MoeParams",
     "NvlinkAllReduce",
     "Param",
     "PrefillAttentionParams",

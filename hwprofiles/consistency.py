@@ -35,10 +35,14 @@ def _check_units(profile: GpuProfile, family: KernelFamily, node: Node) -> None:
             "found without gpu.nvlink_bytes_per_s", "give both or neither"
         )
     known = dict(family.gemm)
-    for dtype, has in (("fp8", profile.has_fp8), ("fp4", profile.has_fp4)):
+    for dtype, has in (
+        ("fp8", profile.has_fp8),
+        ("fp8_block", profile.has_fp8),
+        ("fp4", profile.has_fp4),
+    ):
         if dtype in known and not has:
             _at(node, f"{path}.gemm.{dtype}").fail(
-                f"found without gpu.{dtype}_flops", "give both or neither"
+                f"found without gpu.{dtype.removesuffix('_block')}_flops", "give both or neither"
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hwprofiles import schema
 from hwprofiles.borrow import ERRORS, Terms, borrow_all_reduce, borrow_families
@@ -14,7 +14,9 @@ from hwprofiles.node import Node
 from hwprofiles.param import Field, Param, Source
 from hwprofiles.prices import PriceBook
 from hwprofiles.profile import (
+    TYPED,
     AllReduceParams,
+    AllToAllParams,
     Borrowing,
     BusAllReduce,
     DecodeAttentionParams,
@@ -22,6 +24,9 @@ from hwprofiles.profile import (
     GemmParams,
     GpuProfile,
     KernelFamily,
+    MlaDecodeParams,
+    MlaPrefillParams,
+    MoeParams,
     NvlinkAllReduce,
     PrefillAttentionParams,
 )
@@ -29,6 +34,7 @@ from simulator.errors import ProfileError
 
 SCHEMA_VERSION = 1
 _VERSION = Field("schema", "1", SCHEMA_VERSION, SCHEMA_VERSION, "version", integer=True)
+_SIZE = Field("size", "1", 0.0, 1e15, "a size")
 _PRICE = Field("usd_per_gpu_hour", "USD/h", 0.0, 1e4, "price")
 
 T = TypeVar("T")
@@ -175,8 +181,8 @@ def _head(node: Node, more: tuple[str, ...]) -> dict[str, Source]:
 
 
 def _family(node: Node, name: str, sources: dict[str, Source]) -> KernelFamily:
-    node.keys(("gemm", "decode_attention", "prefill_attention", "all_reduce", "elementwise"))
-    all_reduce = node.get("all_reduce")
+    node.keys((*TYPED, "all_reduce", "elementwise", "all_to_all"))
+    all_reduce, all_to_all = node.get("all_reduce"), node.get("all_to_all")
     return KernelFamily(
         name=name,
         gemm=_typed(
@@ -195,7 +201,56 @@ def _family(node: Node, name: str, sources: dict[str, Source]) -> KernelFamily:
             **node.child("elementwise").params(schema.ELEMENTWISE, sources)
         ),
         all_reduce=None if all_reduce is None else _all_reduce(all_reduce, sources),
+        moe=_optional(node.get("moe"), schema.MOE, sources, MoeParams, schema.GEMM_DTYPES),
+        mla_decode=_optional(node.get("mla_decode"), schema.MLA_DECODE, sources, MlaDecodeParams),
+        mla_prefill=_optional(
+            node.get("mla_prefill"), schema.MLA_PREFILL, sources, MlaPrefillParams
+        ),
+        all_to_all=(
+            None
+            if all_to_all is None
+            else AllToAllParams(**_block(all_to_all, schema.ALL_TO_ALL, sources))
+        ),
     )
+
+
+def _optional(
+    node: Node | None,
+    fields: tuple[Field, ...],
+    sources: dict[str, Source],
+    make: Callable[..., T],
+    dtypes: tuple[str, ...] = schema.DTYPES,
+) -> tuple[tuple[str, T], ...]:
+    """Parameters by type of an operator that need not have been measured, nor in every type."""
+    if node is None:
+        return ()
+    node.keys(dtypes)
+    return _by_type(node, fields, sources, make, dtypes)
+
+
+def _block(node: Node, fields: tuple[Field, ...], sources: dict[str, Source]) -> dict[str, Any]:
+    """Parameters of an operator, and the ranges of sizes they were fitted to."""
+    node.keys((*(f.name for f in fields), "ranges"))
+    assert isinstance(node.value, dict)
+    rest = {key: value for key, value in node.value.items() if key != "ranges"}
+    found: dict[str, Any] = dict(Node(rest, node.where, node.path).params(fields, sources))
+    ranges = node.get("ranges")
+    if ranges is not None:
+        found["ranges"] = tuple((key, *_bounds(ranges.child(key))) for key in ranges.keys())  # noqa: SIM118 (not a dict)
+    return found
+
+
+def _bounds(node: Node) -> tuple[float, float]:
+    """Two numbers, ascending."""
+    if not isinstance(node.value, list) or len(node.value) != 2:
+        node.fail("found no pair of sizes", "allowed: [smallest, largest]")
+    low, high = (
+        Node(item, node.where, f"{node.path}[{i}]").number(_SIZE)
+        for i, item in enumerate(node.value)
+    )
+    if low > high:
+        node.fail(f"found {low:g} above {high:g}", "allowed: [smallest, largest]")
+    return low, high
 
 
 def _typed(
@@ -208,8 +263,18 @@ def _typed(
     """Parameters by type; those of bf16 are required."""
     node.keys(dtypes)
     node.child("bf16")
+    return _by_type(node, fields, sources, make, dtypes)
+
+
+def _by_type(
+    node: Node,
+    fields: tuple[Field, ...],
+    sources: dict[str, Source],
+    make: Callable[..., T],
+    dtypes: tuple[str, ...],
+) -> tuple[tuple[str, T], ...]:
     return tuple(
-        (dtype, make(**found.params(fields, sources)))
+        (dtype, make(**_block(found, fields, sources)))
         for dtype in dtypes
         if (found := node.get(dtype)) is not None
     )
@@ -220,7 +285,7 @@ def _all_reduce(node: Node, sources: dict[str, Source]) -> AllReduceParams:
     if len(kinds) != 1:
         node.fail(f"found {len(kinds)} kinds", "allowed: exactly one of nvlink, bus")
     if kinds[0] == "nvlink":
-        return NvlinkAllReduce(**node.child("nvlink").params(schema.NVLINK_ALL_REDUCE, sources))
+        return NvlinkAllReduce(**_block(node.child("nvlink"), schema.NVLINK_ALL_REDUCE, sources))
     bus = node.child("bus")
     entries = [_bus(bus, key, sources) for key in bus.keys()]  # noqa: SIM118 (not a dict)
     if not entries:
@@ -231,5 +296,5 @@ def _all_reduce(node: Node, sources: dict[str, Source]) -> AllReduceParams:
 def _bus(node: Node, key: str, sources: dict[str, Source]) -> BusAllReduce:
     if not key.removeprefix("n").isdecimal() or int(key.removeprefix("n")) < 2:
         node.fail(f"key '{key}'", "allowed: n2, n3, … (a number of GPUs)")
-    params: dict[str, Param] = node.child(key).params(schema.BUS_ALL_REDUCE, sources)
+    params = _block(node.child(key), schema.BUS_ALL_REDUCE, sources)
     return BusAllReduce(gpus=int(key.removeprefix("n")), **params)

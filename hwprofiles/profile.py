@@ -12,6 +12,10 @@ from hwprofiles import schema
 from hwprofiles.param import Param
 from simulator.errors import ProfileError, suggest
 
+Ranges = tuple[tuple[str, float, float], ...]
+"""(size, smallest, largest) of the measurements parameters were fitted to; beyond them they
+extrapolate. Empty: unknown."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GemmParams:
@@ -22,7 +26,11 @@ class GemmParams:
     memory_eff: Param
     p: Param
     quant_eff: Param | None = None
+    k_ramp: Param | None = None
+    wave_exponent: Param | None = None
+    wave_limit: Param | None = None
     error: Param | None = None
+    ranges: Ranges = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +41,7 @@ class DecodeAttentionParams:
     tile_s: Param
     memory_eff: Param
     error: Param | None = None
+    ranges: Ranges = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +53,7 @@ class PrefillAttentionParams:
     memory_eff: Param
     head_dim_exponent: Param
     error: Param | None = None
+    ranges: Ranges = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +66,7 @@ class NvlinkAllReduce:
     two_shot_s: Param
     two_shot_eff: Param
     error: Param | None = None
+    ranges: Ranges = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +77,7 @@ class BusAllReduce:
     alpha_s: Param
     bus_bytes_per_s: Param
     error: Param | None = None
+    ranges: Ranges = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +89,64 @@ class ElementwiseParams:
     kernels_per_layer: Param
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoeParams:
+    """Grouped GEMMs of routed experts in one format; fields in ``schema.MOE``."""
+
+    t0_s: Param
+    expert_s: Param
+    compute_eff: Param
+    memory_eff: Param
+    p: Param
+    tile_rows: Param
+    own_passes: Param
+    all_passes: Param
+    error: Param | None = None
+    ranges: Ranges = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MlaDecodeParams:
+    """Absorbed latent attention over a cache of one type; fields in ``schema.MLA_DECODE``."""
+
+    t0_s: Param
+    sequence_s: Param
+    compute_eff: Param
+    memory_eff: Param
+    p: Param
+    head_tile: Param
+    error: Param | None = None
+    ranges: Ranges = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MlaPrefillParams:
+    """Latent attention of prompts over a cache of one type; fields in ``schema.MLA_PREFILL``."""
+
+    t0_s: Param
+    compute_eff: Param
+    memory_eff: Param
+    error: Param | None = None
+    ranges: Ranges = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllToAllParams:
+    """All-to-all within a node; fields in ``schema.ALL_TO_ALL``."""
+
+    t0_s: Param
+    rank_s: Param
+    eff: Param
+    error: Param | None = None
+    ranges: Ranges = ()
+
+
 AllReduceParams = NvlinkAllReduce | tuple[BusAllReduce, ...]
 """Either one set for any number of GPUs, or one set per number of GPUs, ascending."""
+
+
+TYPED = ("gemm", "decode_attention", "prefill_attention", "moe", "mla_decode", "mla_prefill")
+"""Operators whose parameters are given per type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +160,10 @@ class KernelFamily:
         prefill_attention: (KV type, parameters) pairs.
         all_reduce: intra-node all-reduce; None when only single-GPU instances were characterised.
         elementwise: everything that only moves bytes.
+        moe: (compute type, parameters) pairs of routed experts; empty where none were measured.
+        mla_decode: (KV type, parameters) pairs of latent attention; empty where none were measured.
+        mla_prefill: the same of prompts.
+        all_to_all: intra-node all-to-all; None where it was not measured.
     """
 
     name: str
@@ -100,6 +172,10 @@ class KernelFamily:
     prefill_attention: tuple[tuple[str, PrefillAttentionParams], ...]
     elementwise: ElementwiseParams
     all_reduce: AllReduceParams | None = None
+    moe: tuple[tuple[str, MoeParams], ...] = ()
+    mla_decode: tuple[tuple[str, MlaDecodeParams], ...] = ()
+    mla_prefill: tuple[tuple[str, MlaPrefillParams], ...] = ()
+    all_to_all: AllToAllParams | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,12 +306,14 @@ class GpuProfile:
                 yield row.name, value
         for family in self.kernels:
             root = f"kernels.{family.name}"
-            for operator in ("gemm", "decode_attention", "prefill_attention"):
+            for operator in TYPED:
                 for dtype, params in getattr(family, operator):
                     yield from _params(params, f"{root}.{operator}.{dtype}.")
             for where, params in _all_reduces(family):
                 yield from _params(params, f"{root}.all_reduce.{where}")
             yield from _params(family.elementwise, f"{root}.elementwise.")
+            if family.all_to_all is not None:
+                yield from _params(family.all_to_all, f"{root}.all_to_all.")
 
 
 def _all_reduces(family: KernelFamily) -> list[tuple[str, NvlinkAllReduce | BusAllReduce]]:

@@ -40,6 +40,9 @@ GEMM = (
     _MEMORY,
     Field("p", "1", 1, 16, "sharpness of the roofline's corner"),
     Field("quant_eff", "1", 0.01, 8, "bandwidth fraction of activation quantisation", False),
+    Field("k_ramp", "1", 0, 1e5, "inner size that fills and drains a tile's pipeline", False),
+    Field("wave_exponent", "1", 0, 1, "share of the last wave's idle SMs lost", False),
+    Field("wave_limit", "1", 1, 1e3, "most that idle SMs cost, since k is split", False),
     _ERROR,
 )
 DECODE_ATTENTION = (
@@ -74,6 +77,34 @@ ELEMENTWISE = (
     Field("kernels_per_layer", "1", 0, 100, "elementwise kernels of a decoder layer"),
 )
 
+MOE = (
+    _T0,
+    Field("expert_s", "s", 0, 1e-3, "fixed cost of an expert visited"),
+    _COMPUTE,
+    _MEMORY,
+    Field("p", "1", 1, 16, "sharpness of the roofline's corner"),
+    Field("tile_rows", "1", 0, 1e4, "rows of padding an expert visited costs"),
+    Field("own_passes", "1", 0, 1e3, "passes over the activations of the rank's own pairs"),
+    Field("all_passes", "1", 0, 1e3, "passes over the outputs of the pairs of all ranks"),
+    _ERROR,
+)
+MLA_DECODE = (
+    _T0,
+    Field("sequence_s", "s", 0, 1e-3, "cost of a sequence"),
+    _COMPUTE,
+    _MEMORY,
+    Field("p", "1", 1, 16, "sharpness of the roofline's corner"),
+    Field("head_tile", "1", 0, 1e3, "fewer heads cost as much arithmetic as so many"),
+    _ERROR,
+)
+MLA_PREFILL = (_T0, _COMPUTE, _MEMORY, _ERROR)
+ALL_TO_ALL = (
+    _T0,
+    Field("rank_s", "s", 0, 1e-3, "cost of each further rank"),
+    Field("eff", "1", 0.001, 2, "fraction of the link reached"),
+    _ERROR,
+)
+
 LINK = (
     Field("nic_bytes_per_s", "bytes/s", 1e6, 1e14, "raw bandwidth of one NIC, one way"),
     Field("efficiency", "1", 0.01, 1, "fraction of it a KV transfer reaches"),
@@ -86,7 +117,7 @@ SCALE = Field("scale", "1", 0.01, 10, "factor on a borrowed parameter", False)
 DTYPES = ("bf16", "fp8")
 """Types an attention kernel's parameters are given for (its KV cache)."""
 
-GEMM_DTYPES = ("bf16", "fp8", "fp4")
+GEMM_DTYPES = ("bf16", "fp8", "fp8_block", "fp4")
 """Types a GEMM's parameters are given for (what it multiplies in)."""
 
 SECTIONS = {
@@ -97,5 +128,9 @@ SECTIONS = {
     "all_reduce (nvlink)": NVLINK_ALL_REDUCE,
     "all_reduce (bus, per number of GPUs)": BUS_ALL_REDUCE,
     "elementwise": ELEMENTWISE,
+    "moe": MOE,
+    "mla_decode": MLA_DECODE,
+    "mla_prefill": MLA_PREFILL,
+    "all_to_all": ALL_TO_ALL,
     "link": LINK,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, TypedDict, TypeVar
 
-from hwprofiles import GemmParams, GpuProfile, KernelFamily
+from hwprofiles import GemmParams, GpuProfile, KernelFamily, Param
 from simulator.model import FORMAT_BYTES, Format
 from simulator.perf import forms
 from simulator.perf.forms import Array, Size
@@ -74,6 +74,10 @@ class GemmArgs(TypedDict):
     output_bytes: float
     quant_eff: float | None
     sustained: float
+    k_ramp: float
+    wave_exponent: float
+    wave_limit: float
+    sms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,10 @@ class Gemm:
             input_bytes=a["input_bytes"],
             output_bytes=a["output_bytes"],
             sustained=a["sustained"],
+            k_ramp=a["k_ramp"],
+            wave_exponent=a["wave_exponent"],
+            wave_limit=a["wave_limit"],
+            sms=a["sms"],
         )
         return float(compute), float(memory)
 
@@ -145,6 +153,11 @@ class Gemm:
 def largest(**parts: float) -> str:
     """Name of the largest part; the first named on a tie."""
     return max(parts, key=lambda name: parts[name])
+
+
+def value_or(param: Param | None, absent: float) -> float:
+    """Value of an optional parameter."""
+    return absent if param is None else param.value
 
 
 def for_dtype(pairs: tuple[tuple[str, T], ...], *dtypes: str) -> T:
@@ -245,5 +258,9 @@ def bind_gemm(
         output_bytes=ACTIVATION_BYTES,
         quant_eff=quant,
         sustained=sustained,
+        k_ramp=value_or(params.k_ramp, 0.0),
+        wave_exponent=value_or(params.wave_exponent, 0.0),
+        wave_limit=value_or(params.wave_limit, 1.0),
+        sms=gpu.sms.value,
     )
     return Gemm(name, n, k, args)
