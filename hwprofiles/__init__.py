@@ -1,5 +1,6 @@
 """Hardware as data: GPU profiles, links and prices, each number with its unit and its source."""
 
+from hwprofiles.borrow import as_borrower
 from hwprofiles.library import (
     gpu_names,
     link_names,
@@ -46,6 +47,7 @@ __all__ = [
     "PrefillAttentionParams",
     "PriceBook",
     "Source",
+    "as_borrower",
     "gpu_names",
     "link_names",
     "load_gpu",

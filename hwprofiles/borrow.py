@@ -16,8 +16,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
+from hwprofiles import schema
 from hwprofiles.param import Param, Source
-from hwprofiles.profile import AllReduceParams, GpuProfile, KernelFamily
+from hwprofiles.profile import (
+    AllReduceParams,
+    Borrowing,
+    GpuProfile,
+    KernelFamily,
+    NvlinkAllReduce,
+)
 
 ERRORS: Mapping[str, tuple[float, float]] = {
     "gemm": (0.06, 0.20),
@@ -57,6 +64,32 @@ class Terms:
     def ratio(self, field: str) -> float:
         """The borrower's data-sheet value over the lender's."""
         return float(self.sheet[field].value / getattr(self.lender, field).value)
+
+
+def as_borrower(gpu: GpuProfile, lender: GpuProfile) -> GpuProfile:
+    """A GPU as it would be modelled had nobody measured it: its data sheet, the lender's kernels.
+
+    What borrowing costs is the difference between this and the calibrated profile. The all-reduce is
+    the lender's where both have the same fabric, else the GPU's own.
+    """
+    sheet = {f.name: getattr(gpu, f.name) for f in schema.GPU if getattr(gpu, f.name) is not None}
+    terms = Terms(name=gpu.name, lender=lender, sheet=sheet, scale={})
+    found = borrow_all_reduce(terms)
+    if isinstance(found, NvlinkAllReduce) != (gpu.nvlink_bytes_per_s is not None):
+        found = gpu.family().all_reduce
+    return replace(
+        gpu, kernels=borrow_families(terms, found), borrowing=borrowing_of(lender, None, "")
+    )
+
+
+def borrowing_of(lender: GpuProfile, all_reduce_lender: str | None, note: str) -> Borrowing:
+    """What a borrower says of its lender, with what borrowing cost where it could be checked."""
+    return Borrowing(
+        lender=lender.name,
+        all_reduce_lender=all_reduce_lender,
+        note=note,
+        errors=tuple((operator, *bounds) for operator, bounds in ERRORS.items()),
+    )
 
 
 def borrow_families(terms: Terms, all_reduce: AllReduceParams | None) -> tuple[KernelFamily, ...]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from hwprofiles import schema
-from hwprofiles.borrow import ERRORS, Terms, borrow_all_reduce, borrow_families
+from hwprofiles.borrow import Terms, borrow_all_reduce, borrow_families, borrowing_of
 from hwprofiles.consistency import check_consistent
 from hwprofiles.links import LinkProfile
 from hwprofiles.node import Node
@@ -98,12 +98,8 @@ def _kernels(
             "allowed: with all_reduce, say whose it is or give its parameters",
         )
     note = node.get("note")
-    return borrow_families(terms, found), Borrowing(
-        lender=terms.lender.name,
-        all_reduce_lender=other,
-        note="" if note is None else note.text(),
-        errors=tuple((operator, *bounds) for operator, bounds in ERRORS.items()),
-    )
+    said = "" if note is None else note.text()
+    return borrow_families(terms, found), borrowing_of(terms.lender, other, said)
 
 
 def _lender(node: Node, lend: Lend) -> GpuProfile:

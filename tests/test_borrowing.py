@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hwprofiles import NvlinkAllReduce, gpu_names, load_gpu
+from hwprofiles import NvlinkAllReduce, as_borrower, gpu_names, load_gpu
 from hwprofiles.borrow import ERRORS
 from simulator.errors import ProfileError
 from simulator.model import load_model
@@ -70,6 +70,30 @@ def test_decode_at_the_roofline_scales_with_the_borrowers_bandwidth(tmp_path: Pa
         return float(step.decode_s(8, 2_000_000) - step.decode_s(8, 1_000_000))
 
     assert slope(theirs) == pytest.approx(2 * slope(mine), rel=1e-9)
+
+
+def test_a_calibrated_gpu_can_be_modelled_as_if_nobody_had_measured_it() -> None:
+    h100, h200, l40s = (load_gpu(name) for name in ("h100", "h200", "l40s"))
+    own = as_borrower(h100, h100)
+    mine = {k: p.value for k, p in own.parameters() if not k.endswith("error")}
+    assert mine == {k: p.value for k, p in h100.parameters() if not k.endswith("error")}
+    assert own.borrowed_from == "h100_sxm"
+    blind = as_borrower(h100, h200)
+    assert blind.memory_bytes == h100.memory_bytes
+    assert blind.family().gemm[0][1].t0_s.value == h200.family().gemm[0][1].t0_s.value
+    # another fabric: the GPU keeps its own all-reduce
+    assert as_borrower(l40s, h100).family().all_reduce == l40s.family().all_reduce
+
+
+@pytest.mark.parametrize("name", ["h100_sxm", "h200_sxm", "a100_sxm_80gb", "l40s"])
+def test_borrowing_between_calibrated_gpus_costs_about_what_reports_say(name: str) -> None:
+    # A decode step is mostly GEMMs read from memory, so their 6-20 % and some room bound it.
+    gpu = load_gpu(name)
+    model = load_model("llama-3.1-8b")
+    truth = float(StepModel(model, gpu).decode_s(32, 32 * 2048))
+    for lender in ("h100_sxm", "h200_sxm", "a100_sxm_80gb", "l40s"):
+        guess = float(StepModel(model, as_borrower(gpu, load_gpu(lender))).decode_s(32, 32 * 2048))
+        assert guess == pytest.approx(truth, rel=1.5 * ERRORS["gemm"][1])
 
 
 @pytest.mark.parametrize("name", BORROWERS)
