@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,15 +13,24 @@ from simulator.cli.options import AsJson, Quiet
 from simulator.cli.progress import LateProgress
 from simulator.errors import InputError
 
+if TYPE_CHECKING:
+    from simulator.report.block import Block
+
 
 def validate(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", help="Measured runs; default: the bundled ones."),
+        typer.Argument(
+            metavar="[FILE]", help="With --serving: measured runs; default: the bundled ones."
+        ),
     ] = None,
     serving: Annotated[
         bool, typer.Option("--serving", help="Simulate measured end-to-end serving runs.")
     ] = False,
+    operators: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Tables of measured kernels; default: the bundled ones."),
+    ] = None,
     rows: Annotated[
         Path | None,
         typer.Option(metavar="OUT", help="Write measured beside predicted here, as Parquet."),
@@ -29,10 +39,45 @@ def validate(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare predictions with measurements."""
-    if not serving:
-        raise InputError("validate: nothing asked for; allowed: --serving.")
-    _serving(file, rows, jobs, as_json, quiet)
+    """Compare predictions with measurements: of kernels, or with --serving of whole runs."""
+    if serving and operators is not None:
+        raise InputError("--operators has no effect with --serving; allowed: one of the two.")
+    if serving:
+        _serving(file, rows, jobs, as_json, quiet)
+        return
+    if file is not None:
+        raise InputError(f"'{file}' has no effect without --serving; did you mean --operators?")
+    _operators(operators, rows, as_json, quiet)
+
+
+def _operators(folder: Path | None, out: Path | None, as_json: bool, quiet: bool) -> None:
+    from simulator.report.files import json_text, output_file
+    from simulator.report.operators import operator_blocks
+    from simulator.validation.operators.scores import output_rows, scores, validate_tables
+    from simulator.validation.operators.tables import bundled_tables, read_tables
+
+    with ExitStack() as stack:
+        target = None if out is None else stack.enter_context(output_file(out, "--rows"))
+        tables = bundled_tables() if folder is None else read_tables(folder)
+        with LateProgress(quiet=quiet) as bar:
+            found = validate_tables(tables, lambda done, all_: bar("predicting", done, all_))
+        if target is not None:
+            output_rows(found).to_parquet(target, index=False)
+    if as_json:
+        groups = scores(found).reset_index().to_dict("records")
+        typer.echo(json_text({"schema": 1, "operators": groups}), nl=False)
+    elif not quiet:
+        _show(operator_blocks(found))
+    if out is not None:
+        typer.echo(f"Wrote {out}", err=True)
+
+
+def _show(blocks: Iterable[Block]) -> None:
+    from simulator.report.terminal import console, table
+
+    screen = console()
+    for block in blocks:
+        screen.print(table(block))
 
 
 def _serving(file: Path | None, out: Path | None, jobs: int, as_json: bool, quiet: bool) -> None:
@@ -58,11 +103,7 @@ def _serving(file: Path | None, out: Path | None, jobs: int, as_json: bool, quie
         typer.echo(json_text({"schema": 1, "runs": table.to_dict("records")}), nl=False)
     elif not quiet:
         from simulator.report.serving import serving_blocks
-        from simulator.report.terminal import console
-        from simulator.report.terminal import table as grid
 
-        screen = console()
-        for block in serving_blocks(table):
-            screen.print(grid(block))
+        _show(serving_blocks(table))
     if out is not None:
         typer.echo(f"Wrote {out}", err=True)

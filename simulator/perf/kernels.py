@@ -244,9 +244,23 @@ def bind_gemm(
         k: rows on this GPU.
         sustained: share of its efficiency it keeps in long steps [1].
     """
+    return Gemm(name, n, k, gemm_args(gpu, kernels, how, sustained))
+
+
+def gemm_args(
+    gpu: GpuProfile, kernels: KernelFamily, how: Multiply, sustained: float = 1.0
+) -> GemmArgs:
+    """Arguments of ``forms.gemm_s`` besides the shape.
+
+    Args:
+        gpu: the GPU.
+        kernels: the kernel family.
+        how: what the weight is stored and multiplied in.
+        sustained: share of its efficiency it keeps in long steps [1].
+    """
     params = gemm_params(kernels, how)
     quant = None if how.compute == "bf16" or params.quant_eff is None else params.quant_eff.value
-    args = GemmArgs(
+    return GemmArgs(
         t0_s=params.t0_s.value,
         peak_flops=gpu.peak_flops(how.compute),
         bandwidth=gpu.memory_bytes_per_s.value,
@@ -263,4 +277,3 @@ def bind_gemm(
         wave_limit=value_or(params.wave_limit, 1.0),
         sms=gpu.sms.value,
     )
-    return Gemm(name, n, k, args)

@@ -1,0 +1,1 @@
+"""Kernels predicted one by one against tables of measured kernels."""
