@@ -75,7 +75,7 @@ def test_simulate_prints_the_json_contract_and_nothing_else() -> None:
     data = _json(*QUICK, "--json")
     assert list(data) == [
         "schema", "scenario", "mode", "first_token", "requests", "ttft_s", "tpot_s", "itl_s",
-        "e2e_s", "waterfall_s", "goodput_rps", "slo_attainment", "throughput", "pools", "cost", "energy",
+        "e2e_s", "waterfall_s", "goodput_rps", "slo_attainment", "throughput", "pools", "cost", "energy", "classes",
         "stable", "warnings", "meta",
     ]  # fmt: skip
     assert data["schema"] == 1
