@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from simulator.model import (
     load_model,
 )
 from simulator.model.patterns import Patterns
-from tests.model_kit import published, read
+from tests.model_kit import published, read, write_config
 
 
 def quantized(spec: ModelSpec) -> Quantization:
@@ -82,6 +84,7 @@ def test_an_unquantised_file_says_nothing() -> None:
         (tensors(FP8 | {"strategy": "block"}, FP8), "fp8_block", "fp8"),
         (tensors({"num_bits": 8, "type": "int"}, {"num_bits": 8, "type": "int"}), "int8", "int8"),
         (tensors({"num_bits": 4, "type": "int", "group_size": 128}), "int4", "bf16"),
+        (tensors({"num_bits": 4, "type": "int", "group_size": 32}), "int4_g32", "bf16"),
         (tensors({"num_bits": 4, "type": "float", "group_size": 16}), "nvfp4", "bf16"),
         (tensors({"num_bits": 4, "type": "float", "group_size": 32}), "mxfp4", "bf16"),
     ],
@@ -157,9 +160,9 @@ def test_layers_that_differ_from_most_are_noted(tmp_path: Path) -> None:
 
 
 def test_int4_groups_of_another_size_are_noted(tmp_path: Path) -> None:
-    found = dense(tmp_path, {"quant_method": "gptq", "bits": 4, "group_size": 32})
+    found = dense(tmp_path, {"quant_method": "gptq", "bits": 4, "group_size": 64})
     assert found.notes[0] == (
-        "attention: int4 in groups of 32, counted as in groups of 128 (4.16 bits a weight)"
+        "attention: int4 in groups of 64, counted as in groups of 128 (4.16 bits a weight)"
     )
 
 
@@ -178,6 +181,20 @@ def test_weights_of_gpt_oss_are_those_of_its_checkpoint() -> None:
         spec = load_model(name)
         held = spec.weight_bytes_per_gpu(Parallel(), quantized(spec).formats)
         assert held / 2**30 == pytest.approx(gib, abs=0.05)
+
+
+def test_kimi_k2_thinking_has_its_experts_in_int4_groups_of_32(tmp_path: Path) -> None:
+    # 594 GB of files: huggingface.co/moonshotai/Kimi-K2-Thinking
+    config = json.loads((files("simulator") / "models" / "kimi-k2.json").read_text("utf-8"))
+    ignored = ["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*"]
+    ignored.append(r"re:.*mlp\.(gate|up|gate_up|down)_proj.*")
+    config["quantization_config"] = tensors(
+        {"num_bits": 4, "type": "int", "group_size": 32}, ignore=ignored
+    )
+    spec = load_model(write_config(tmp_path, config))
+    assert quantized(spec).formats == WeightFormats("bf16", "bf16", "int4_g32")
+    held = spec.weight_bytes_per_gpu(Parallel(), quantized(spec).formats)
+    assert held == pytest.approx(594e9, rel=0.01)
 
 
 # ------------------------------------------------------------------------------- patterns

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from simulator.errors import ModelError, suggest
 
-Format = Literal["bf16", "fp8", "fp8_block", "int8", "int4", "mxfp4", "nvfp4"]
+Format = Literal["bf16", "fp8", "fp8_block", "int8", "int4", "int4_g32", "mxfp4", "nvfp4"]
 """How a matrix is stored."""
 
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -22,6 +22,7 @@ FORMAT_BITS: dict[Format, float] = {
     "fp8_block": 8.0 + 32.0 / 128**2,
     "int8": 8.0,
     "int4": 4.0 + (16.0 + 4.0) / 128,
+    "int4_g32": 4.0 + 16.0 / 32,
     "mxfp4": 4.0 + 8.0 / 32,
     "nvfp4": 4.0 + 8.0 / 16,
 }
@@ -30,7 +31,8 @@ FORMAT_BITS: dict[Format, float] = {
 ``fp8`` and ``int8`` have one scale a tensor or a row, which is left out (below 0.01 bits).
 ``fp8_block`` has a float32 scale for every 128x128 block (DeepSeek-V3 technical report,
 arXiv:2412.19437, section 3.3). ``int4`` is AWQ's and GPTQ's group of 128 with a 16-bit scale and a
-4-bit zero point. ``mxfp4`` has an 8-bit scale for every 32 weights (OCP Microscaling Formats 1.0,
+4-bit zero point, ``int4_g32`` the symmetric group of 32 of Kimi-K2-Thinking's compressed-tensors
+checkpoint. ``mxfp4`` has an 8-bit scale for every 32 weights (OCP Microscaling Formats 1.0,
 section 5.1), ``nvfp4`` one for every 16 (NVIDIA, "Introducing NVFP4", 2025).
 """
 

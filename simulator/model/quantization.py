@@ -46,6 +46,9 @@ _EXPERTS: Aliases = (
     ),
     ("mlp.experts.0.down_proj", "feed_forward.experts.down_proj", "block_sparse_moe.experts.0.w2"),
 )
+GROUP, SMALL_GROUP = 128, 32
+"""Weights of a group of ``int4`` and of ``int4_g32``."""
+
 _ONLY_EXPERTS = r"re:.*mlp\.experts.*"
 
 
@@ -150,9 +153,9 @@ def _part(stated: Stated, modules: list[tuple[int, Aliases]], what: str) -> _Par
         f"counted as {_format(most)} like the other {number}"
         for scheme, n in others
     ]
-    if most is not None and most.weights == "int4" and most.group not in (None, 128):
+    if most is not None and most.weights == "int4" and most.group not in (None, GROUP):
         notes.append(
-            f"{what}: int4 in groups of {most.group}, counted as in groups of 128 "
+            f"{what}: int4 in groups of {most.group}, counted as in groups of {GROUP} "
             f"({FORMAT_BITS['int4']:.2f} bits a weight)"
         )
     return _Part(_format(most), tuple(notes))
@@ -251,7 +254,12 @@ def _integers(read: ConfigReader, bits: int, group: object) -> Scheme:
         raise read.error(f"bits is {bits}; allowed: 4, 8.")
     if isinstance(group, bool) or not isinstance(group, int):
         raise read.error(f"group_size is {group!r}; allowed: a whole number, or -1 for whole rows.")
-    return Scheme("int4" if bits == 4 else "int8", group=group)
+    return Scheme(_int4(group) if bits == 4 else "int8", group=group)
+
+
+def _int4(group: object) -> Format:
+    """The int4 whose groups are of that size; of other sizes the common one, and a note says so."""
+    return "int4_g32" if group == SMALL_GROUP else "int4"
 
 
 def _modelopt(read: ConfigReader) -> Stated:
@@ -313,7 +321,7 @@ def _stored(read: ConfigReader) -> Format:
     if (kind, bits) == ("float", 4):
         return "mxfp4" if read.config.get("group_size") == 32 else "nvfp4"
     if kind == "int" and bits in (4, 8):
-        return "int4" if bits == 4 else "int8"
+        return _int4(read.config.get("group_size")) if bits == 4 else "int8"
     raise read.error(
         f"found type {kind!r} of {bits} bits; allowed: float 4, float 8, int 4, int 8."
     )

@@ -25,6 +25,7 @@ COMPUTE_OF: dict[Format, tuple[Compute, ...]] = {
     "fp8_block": ("fp8", "bf16"),
     "int8": ("int8", "bf16"),
     "int4": ("bf16", "fp8"),
+    "int4_g32": ("bf16", "fp8"),
     "mxfp4": ("fp4", "fp8", "bf16"),
     "nvfp4": ("fp4", "fp8", "bf16"),
 }
