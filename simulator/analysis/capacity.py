@@ -9,18 +9,19 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from simulator.analysis.demand import Demand, IntArray
 from simulator.analysis.steps import FloatArray, StepTimes
+from simulator.analysis.windows import prompt_pairs, read_back
 from simulator.scenario.deployment import PoolPlan
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What one instance sustains.
+    """What one instance sustains, all its attention ranks together.
 
     Attributes:
         rate_rps: largest sustainable request rate [1/s]; ``inf`` if it has nothing to do.
@@ -37,6 +38,18 @@ class Capacity:
     step_s: float
     tpot_rate_rps: float | None = None
     tpot_batch: float | None = None
+
+    def times(self, ranks: int) -> Capacity:
+        """Of so many ranks that sustain this each, in lock-step."""
+        if ranks == 1:
+            return self
+        return replace(
+            self,
+            rate_rps=ranks * self.rate_rps,
+            batch=ranks * self.batch,
+            tpot_rate_rps=None if self.tpot_rate_rps is None else ranks * self.tpot_rate_rps,
+            tpot_batch=None if self.tpot_batch is None else ranks * self.tpot_batch,
+        )
 
 
 NOTHING = Capacity(float("inf"), "compute", 0.0, 0.0)
@@ -84,20 +97,24 @@ def prefill_capacity(
     starts = pack_prompts(demand.prompt, pool.max_num_batched_tokens, pool.max_num_seqs)
     tokens = np.add.reduceat(prompt, starts)
     prompts = np.diff(np.append(starts, prompt.size)).astype(np.float64)
+    groups = pool.table.groups
     seconds = times.mixed_s(
         batch=0.0,
-        kv_tokens=0.0,
+        reads=tuple(0.0 for _ in groups),
         new=tokens,
-        pairs=np.add.reduceat(0.5 * prompt * prompt, starts),
-        read=tokens,
+        pairs=tuple(np.add.reduceat(prompt_pairs(g, demand.prompt), starts) for g in groups),
+        read=tuple(tokens for _ in groups),
         chunks=prompts,
         rows=prompts,
     )
-    rate = len(demand) / float(seconds.sum())
+    # every rank has such a batch, and a batch enters the pipeline when one stage is free
+    rate = times.ranks * pool.table.stages * len(demand) / float(seconds.sum())
     held_s = float(np.dot(seconds, tokens) / tokens.sum()) + transfer_s
-    kv_rate = pool.capacity_blocks / (demand.mean_prompt_blocks(pool.block_tokens) * held_s)
+    held = demand.mean_prompt_blocks(pool.block_tokens, groups) * held_s
+    kv_rate = times.ranks * pool.capacity_blocks / held
     limit = "compute" if rate <= kv_rate else "KV capacity"
-    return Capacity(min(rate, kv_rate), limit, len(demand) / starts.size, float(seconds.mean()))
+    batch = times.ranks * len(demand) / starts.size
+    return Capacity(min(rate, kv_rate), limit, batch, float(seconds.mean()))
 
 
 def decode_capacity(
@@ -111,7 +128,8 @@ def decode_capacity(
 
     With B running sequences of mean context S̄ a step takes ``t(B, B·S̄)`` and completes ``B/steps``
     requests. B is limited by ``max_num_seqs`` and by the KV blocks of the running sequences plus
-    those promised to transfers, ``rate · hold · E[promised blocks]``.
+    those promised to transfers, ``rate · hold · E[promised blocks]``. With several attention ranks
+    each runs B, and has its share of the rate.
 
     Args:
         pool: the decode pool.
@@ -124,15 +142,16 @@ def decode_capacity(
     if steps == 0.0:
         return NOTHING
     batch = np.arange(1.0, pool.max_num_seqs + 1.0)
-    step_s = times.decode_s(batch, batch * demand.mean_context)
+    groups, block = pool.table.groups, pool.block_tokens
+    step_s = times.decode_s(batch, tuple(batch * n for n in demand.mean_reads(groups)))
     rate = batch / (steps * step_s)
-    blocks = batch * demand.mean_running_blocks(pool.block_tokens)
-    blocks += rate * hold_s * demand.mean_promised_blocks(pool.block_tokens)
+    blocks = batch * demand.mean_running_blocks(block, groups)
+    blocks += rate * hold_s * demand.mean_promised_blocks(block, groups)
     limits = {
         "batch limit": float(pool.max_num_seqs),
         "KV capacity": _largest(batch, blocks, pool.capacity_blocks),
     }
-    return _capacity(batch, step_s, rate, limits, tpot_s)
+    return _capacity(batch, step_s, rate, limits, tpot_s).times(times.ranks)
 
 
 def colocated_capacity(
@@ -162,14 +181,15 @@ def colocated_capacity(
     admitted = batch / steps
     # a prompt is under prefill for this many steps
     prefilling = np.maximum(1.0, demand.mean_prompt / np.maximum(budget - batch, 1.0))
-    blocks = batch * demand.mean_running_blocks(pool.block_tokens)
-    blocks += admitted * demand.mean_prompt_blocks(pool.block_tokens) * (prefilling + 1.0) / 2.0
+    groups, block = pool.table.groups, pool.block_tokens
+    blocks = batch * demand.mean_running_blocks(block, groups)
+    blocks += admitted * demand.mean_prompt_blocks(block, groups) * (prefilling + 1.0) / 2.0
     limits = {
         "batch limit": _largest(batch, batch + admitted * prefilling, pool.max_num_seqs),
         "KV capacity": _largest(batch, blocks, pool.capacity_blocks),
         "token budget": _largest(batch, batch + admitted * demand.mean_prompt, budget),
     }
-    return _capacity(batch, step_s, admitted / step_s, limits, tpot_s)
+    return _capacity(batch, step_s, admitted / step_s, limits, tpot_s).times(times.ranks)
 
 
 def _chunks_only(pool: PoolPlan, times: StepTimes, demand: Demand) -> Capacity:
@@ -178,19 +198,20 @@ def _chunks_only(pool: PoolPlan, times: StepTimes, demand: Demand) -> Capacity:
     prompts = min(budget / demand.mean_prompt, float(pool.max_num_seqs))
     new = prompts * demand.mean_prompt
     chunks_each = max(1.0, demand.mean_prompt / budget)
+    groups = pool.table.groups
     step_s = float(
         times.mixed_s(
             batch=0.0,
-            kv_tokens=0.0,
+            reads=tuple(0.0 for _ in groups),
             new=new,
-            pairs=prompts * demand.mean_pairs,
-            read=new * (chunks_each + 1.0) / 2.0,
+            pairs=tuple(prompts * n for n in demand.mean_prompt_pairs(groups)),
+            read=tuple(prompts * read_back(g, demand.mean_prompt, chunks_each) for g in groups),
             chunks=prompts * chunks_each,
             rows=prompts,
         )
     )
     limit = "token budget" if prompts < pool.max_num_seqs else "batch limit"
-    return Capacity(prompts / step_s, limit, prompts, step_s)
+    return Capacity(prompts / step_s, limit, prompts, step_s).times(times.ranks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,19 +248,19 @@ def colocated_steps(
     share = np.clip(np.maximum(wanted / room, -np.expm1(-admitted)), 1e-12, 1.0)
     new = wanted / share
     prompts = admitted / share  # prompts that end in a step with chunks
-    kv_tokens = batch * demand.mean_context
+    groups = times.table.groups
+    reads = tuple(batch * n for n in demand.mean_reads(groups))
     chunks_each = np.maximum(1.0, demand.mean_prompt / np.minimum(new, room))
     mixed = times.mixed_s(
         batch=batch,
-        kv_tokens=kv_tokens,
+        reads=reads,
         new=new,
-        pairs=prompts * demand.mean_pairs,
-        # chunks of c tokens read back c, 2c, … P
-        read=prompts * demand.mean_prompt * (chunks_each + 1.0) / 2.0,
+        pairs=tuple(prompts * n for n in demand.mean_prompt_pairs(groups)),
+        read=tuple(prompts * read_back(g, demand.mean_prompt, chunks_each) for g in groups),
         chunks=prompts * chunks_each,
         rows=batch + prompts,
     )
-    return ColocatedSteps(share, mixed, times.decode_s(batch, kv_tokens))
+    return ColocatedSteps(share, mixed, times.decode_s(batch, reads))
 
 
 def _largest(batch: FloatArray, need: FloatArray, have: float) -> float:

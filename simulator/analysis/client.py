@@ -18,6 +18,8 @@ from simulator.analysis.capacity import colocated_capacity, colocated_steps
 from simulator.analysis.demand import Demand
 from simulator.analysis.rates import Cluster
 from simulator.analysis.steps import FloatArray, StepTimes
+from simulator.analysis.windows import read_back
+from simulator.perf.table import AttentionGroupPlan
 from simulator.scenario.deployment import PoolPlan
 
 ROUNDS = 30
@@ -39,9 +41,10 @@ def client_estimate(cluster: Cluster, demand: Demand, concurrency: int) -> Clien
     if len(pools) != 1 or pools[0].role != "colocated" or demand.mean_steps < 1.0:
         return None
     pool, times = pools[0], cluster.times[pools[0].name]
-    each = concurrency / pool.instances
+    # what an attention rank has in flight; the others are its like
+    each = concurrency / (pool.instances * times.ranks)
     front_s = cluster.deployment.router_latency_s
-    most = colocated_capacity(pool, times, demand, None).batch
+    most = colocated_capacity(pool, times, demand, None).batch / times.ranks
     batch = each
     for _ in range(ROUNDS):
         cycle = _cycle(pool, times, demand, batch, each, front_s)
@@ -123,13 +126,14 @@ def _own_steps_s(times: StepTimes, demand: Demand, batch: FloatArray, chunks: fl
     """Steps that prefill a request of the steady state, with those admitted beside it [s]."""
     others = np.maximum(batch - 1.0, 0.0)
     prompts = (1.0 + others / demand.mean_steps) / chunks
+    groups = times.table.groups
     return chunks * float(
         times.mixed_s(
             batch=others,
-            kv_tokens=others * demand.mean_context,
+            reads=tuple(others * n for n in demand.mean_reads(groups)),
             new=prompts * demand.mean_prompt,
-            pairs=prompts * demand.mean_pairs,
-            read=prompts * demand.mean_prompt * (chunks + 1.0) / 2.0,
+            pairs=tuple(prompts * n for n in demand.mean_prompt_pairs(groups)),
+            read=tuple(prompts * read_back(g, demand.mean_prompt, chunks) for g in groups),
             chunks=prompts * chunks,
             rows=others + prompts,
         )[0]
@@ -148,15 +152,21 @@ def _burst_s(pool: PoolPlan, times: StepTimes, demand: Demand, each: float) -> f
     prompts = new / demand.mean_prompt
     steps = max(1.0, each * demand.mean_prompt / room)
     decoding = batch if math.ceil(steps) > 1 else 0.0
+    groups = times.table.groups
     step_s = float(
         times.mixed_s(
             batch=decoding,
-            kv_tokens=decoding * demand.mean_prompt,
+            reads=tuple(decoding * _context(g, demand.mean_prompt) for g in groups),
             new=new,
-            pairs=prompts * demand.mean_pairs,
-            read=new,
+            pairs=tuple(prompts * n for n in demand.mean_prompt_pairs(groups)),
+            read=tuple(new for _ in groups),
             chunks=prompts + 1.0,
             rows=decoding + prompts,
         )
     )
     return step_s * (steps + 1.0) / 2.0
+
+
+def _context(group: AttentionGroupPlan, context: float) -> float:
+    """Tokens a sequence of ``context`` tokens reads."""
+    return context if group.span is None else float(group.reads(max(1, round(context))))

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from simulator.analysis.windows import (
+    cumulative_blocks,
+    cumulative_reads,
+    prompt_pairs,
+    units_for,
+)
+from simulator.perf.table import AttentionGroupPlan
 from simulator.scenario.deployment import Deployment
 from simulator.workload import Requests
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-
-
-def cumulative_blocks(tokens: IntArray, block: int) -> IntArray:
-    """``Σ_{L=1..tokens} ceil(L / block)``, elementwise [blocks]."""
-    whole, rest = np.divmod(tokens, block)
-    return np.asarray(block * whole * (whole + 1) // 2 + rest * (whole + 1), dtype=np.int64)
+Plans = tuple[AttentionGroupPlan, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,11 +69,6 @@ class Demand:
         return float(self.prompt.mean())
 
     @property
-    def mean_pairs(self) -> float:
-        """E[P²/2]: causal query-key pairs of a prompt, however it is cut into chunks [pairs]."""
-        return float(np.mean(self.prompt.astype(np.float64) ** 2)) / 2.0
-
-    @property
     def mean_steps(self) -> float:
         """Mean decode steps of a request."""
         return float(self.steps.mean())
@@ -87,21 +84,52 @@ class Demand:
         total = self.steps * self.first_context + self.steps * (self.steps - 1) // 2
         return float(total.sum() / self.steps.sum())
 
-    def mean_running_blocks(self, block: int) -> float:
-        """Mean KV blocks of a running sequence, weighted by steps like ``mean_context``."""
+    def mean_reads(self, groups: Plans) -> tuple[float, ...]:
+        """Mean tokens a running sequence reads in each attention group, as ``mean_context``."""
+        if not self.steps.any():
+            return tuple(float("nan") for _ in groups)
+        before = self.first_context - 1
+        read = (
+            cumulative_reads(g, before + self.steps) - cumulative_reads(g, before) for g in groups
+        )
+        return tuple(float(total.sum() / self.steps.sum()) for total in read)
+
+    def reads_each(self, groups: Plans) -> tuple[FloatArray, ...]:
+        """Mean tokens each request reads in a decode step, by attention group; its first if none."""
+        steps = np.maximum(self.steps, 1)
+        before = self.first_context - 1
+        return tuple(
+            (cumulative_reads(g, before + steps) - cumulative_reads(g, before)) / steps
+            for g in groups
+        )
+
+    def mean_prompt_pairs(self, groups: Plans) -> tuple[float, ...]:
+        """Mean query-key pairs of a prompt in each attention group [pairs]."""
+        return tuple(float(prompt_pairs(g, self.prompt).mean()) for g in groups)
+
+    def mean_running_blocks(self, block: int, groups: Plans | None = None) -> float:
+        """Mean KV blocks of a running sequence, weighted by steps like ``mean_context``.
+
+        Args:
+            block: tokens of a block.
+            groups: attention groups, for their units; None: one that keeps everything.
+        """
         if not self.steps.any():
             return float("nan")
         before = self.first_context - 1
-        held = cumulative_blocks(before + self.steps, block) - cumulative_blocks(before, block)
-        return float(held.sum() / self.steps.sum())
+        held = 0
+        for units, span in _kept(groups):
+            some = cumulative_blocks(before + self.steps, block, span)
+            held += units * int((some - cumulative_blocks(before, block, span)).sum())
+        return held / float(self.steps.sum())
 
-    def mean_prompt_blocks(self, block: int) -> float:
-        """E[ceil(P / block)] [blocks]."""
-        return float((-(-self.prompt // block)).mean())
+    def mean_prompt_blocks(self, block: int, groups: Plans | None = None) -> float:
+        """E[ceil(P / block)], or the KV units of a prompt [blocks]."""
+        return float(_blocks(self.prompt, block, groups).mean())
 
-    def mean_promised_blocks(self, block: int) -> float:
+    def mean_promised_blocks(self, block: int, groups: Plans | None = None) -> float:
         """Mean KV blocks promised on a decode instance for a transfer [blocks]."""
-        return float(np.mean(self.sent * -(-self.first_context // block)))
+        return float(np.mean(self.sent * _blocks(self.first_context, block, groups)))
 
     def mean_sent_tokens(self) -> float:
         """Mean tokens whose KV a request puts on the wire [tokens]."""
@@ -119,3 +147,14 @@ class Demand:
             if mean > 0.0:
                 found.append(float(values.var()) / mean**2)
         return max(found)
+
+
+def _kept(groups: Plans | None) -> list[tuple[int, int | None]]:
+    """Units and span of each group."""
+    return [(1, None)] if groups is None else [(g.units, g.span) for g in groups]
+
+
+def _blocks(tokens: IntArray, block: int, groups: Plans | None) -> IntArray:
+    if groups is None:
+        return np.asarray(-(-tokens // block), dtype=np.int64)
+    return units_for(groups, tokens, block)

@@ -9,10 +9,14 @@ from simulator.perf.table import StepTable
 
 FloatArray = npt.NDArray[np.float64]
 Numbers = float | FloatArray
+Groups = tuple[Numbers, ...]
+"""A number for each attention group."""
 
 
 class StepTimes:
     """``StepTable`` vectorised; sizes between two entries are interpolated linearly.
+
+    Sizes are those of one attention rank; every other rank has the same.
 
     Args:
         table: the table the engine uses.
@@ -20,27 +24,49 @@ class StepTimes:
 
     def __init__(self, table: StepTable) -> None:
         self.table = table
-        self._decode_a = np.asarray(table.decode_a)
-        self._decode_b = np.asarray(table.decode_b)
+        self.ranks = table.ranks
+        self._pieces = [(np.asarray(p.a), tuple(np.asarray(b) for b in p.b)) for p in table.pieces]
         self._token = np.asarray(table.token_s)
         self._head = np.asarray(table.head_s)
-        group = table.groups[0]
-        self._attn = np.asarray(group.decode[0].fixed_s)
-        self._attn_token_s = group.decode[0].token_s
+        self._attention = [
+            [(np.asarray(piece.fixed_s), piece.token_s) for piece in group.decode]
+            for group in table.groups
+        ]
+        self._joint = None if table.joint_s is None else np.asarray(table.joint_s)
 
-    def decode_s(self, batch: FloatArray, kv_tokens: FloatArray) -> FloatArray:
-        """Time [s] of a pure decode step of ``batch`` sequences reading ``kv_tokens`` together."""
-        t = _at(self._decode_a, batch) + _at(self._decode_b, batch) * kv_tokens
-        return np.maximum(t, self.table.host_s)
+    def decode_s(self, batch: FloatArray, reads: Groups) -> FloatArray:
+        """Time [s] of a pure decode step.
+
+        Args:
+            batch: decoding sequences.
+            reads: KV tokens they read together, for each attention group.
+        """
+        return self._joined(self._rank_s(batch, reads), self.ranks * batch)
+
+    def alone_s(self, reads: Groups) -> FloatArray:
+        """Time [s] of a decode step of one sequence and no other, on any rank.
+
+        Args:
+            reads: KV tokens it reads, for each attention group.
+        """
+        one = np.ones(np.shape(reads[0]))
+        return self._joined(self._rank_s(one, reads), one)
+
+    def _rank_s(self, batch: FloatArray, reads: Groups) -> FloatArray:
+        pieces = [
+            _at(a, batch) + sum(_at(b, batch) * kv for b, kv in zip(slopes, reads, strict=True))
+            for a, slopes in self._pieces
+        ]
+        return np.asarray(np.maximum.reduce(pieces), dtype=np.float64)
 
     def mixed_s(
         self,
         *,
         batch: Numbers,
-        kv_tokens: Numbers,
+        reads: Groups,
         new: Numbers,
-        pairs: Numbers,
-        read: Numbers,
+        pairs: Groups,
+        read: Groups,
         chunks: Numbers,
         rows: Numbers,
     ) -> FloatArray:
@@ -48,43 +74,58 @@ class StepTimes:
 
         Args:
             batch: decoding sequences (0: prefill only).
-            kv_tokens: KV tokens they read together.
+            reads: KV tokens they read together, for each attention group.
             new: prompt tokens computed, more than 0.
-            pairs: their query-key pairs.
-            read: KV tokens read back by the chunks.
+            pairs: their query-key pairs, for each group.
+            read: KV tokens read back by the chunks, for each group.
             chunks: prefilling sequences.
             rows: tokens sampled.
         """
         x = self.table
-        group = x.groups[0]
         batch_ = np.asarray(batch, dtype=np.float64)
-        decode = np.where(
-            batch_ > 0.0, _at(self._attn, batch_) + self._attn_token_s * kv_tokens, 0.0
-        )
         t = (
             _at(self._token, batch_ + new)
             + _at(self._head, np.asarray(rows, dtype=np.float64))
             + x.seq_s * (batch_ + chunks)
-            + decode
-            + group.prefill_t0_s
-            + group.prefill_pair_s * pairs
-            + group.prefill_new_s * new
-            + group.prefill_read_s * read
         )
-        return np.asarray(np.maximum(t, x.host_s), dtype=np.float64)
+        for i, group in enumerate(x.groups):
+            decode = np.maximum.reduce(
+                [_at(fixed, batch_) + slope * reads[i] for fixed, slope in self._attention[i]]
+            )
+            t = (
+                t
+                + np.where(batch_ > 0.0, decode, 0.0)
+                + group.prefill_t0_s
+                + group.prefill_pair_s * pairs[i]
+                + group.prefill_new_s * new
+                + group.prefill_read_s * read[i]
+            )
+        return self._joined(np.asarray(t, dtype=np.float64), self.ranks * (batch_ + new))
+
+    def _joined(self, rank_s: FloatArray, tokens: FloatArray) -> FloatArray:
+        """What the ranks do together is added, and the host's loop bounds the step."""
+        if self._joint is not None:
+            rank_s = rank_s + _at(self._joint, tokens)
+        return np.asarray(np.maximum(rank_s, self.table.host_s), dtype=np.float64)
 
     def lone_prefill_s(self, prompt: int, chunk: int) -> float:
         """Time [s] of one prompt alone, in steps of at most ``chunk`` new tokens."""
+        none = tuple(0 for _ in self.table.groups)
         done, total = 0, 0.0
         while done < prompt:
             c = min(chunk, prompt - done)
-            total += self.table.mixed_s(0, 0, [(done, c)], 1 if done + c == prompt else 0)
+            ends = 1 if done + c == prompt else 0
+            total += self.table.mixed_s(0, none, [(done, c)], ends)
             done += c
         return total
 
     def lone_decode_s(self, context: float) -> float:
-        """Time [s] of a decode step of one sequence with ``context`` resident tokens."""
-        return float(self.decode_s(np.ones(1), np.array([context]))[0])
+        """Time [s] of a decode step of one sequence with ``context`` resident tokens, and no other."""
+        reads = tuple(
+            np.array([context if g.span is None else g.reads(max(1, round(context)))], dtype=float)
+            for g in self.table.groups
+        )
+        return float(self.alone_s(reads)[0])
 
 
 def _at(column: FloatArray, index: FloatArray) -> FloatArray:

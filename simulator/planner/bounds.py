@@ -255,10 +255,9 @@ def _best_share(cluster: Cluster, demand: Demand, requests: Requests, slo: SLO) 
         late = demand.prompt > _longest_prompt(cluster, demand, float(target))
         met &= ~(late & (ttft_s == target))
     if np.isfinite(tpot_s).any():
-        context = demand.first_context + 0.5 * np.maximum(demand.steps - 1, 0)
         servers = [p for p in cluster.deployment.pools if p.role != "prefill"]
-        ones = np.ones(len(demand))
-        step_s = np.min([cluster.times[p.name].decode_s(ones, context) for p in servers], axis=0)
+        steps = [cluster.times[p.name].alone_s(demand.reads_each(p.table.groups)) for p in servers]
+        step_s = np.min(steps, axis=0)
         met &= (requests.output_tokens <= 1) | (step_s <= tpot_s)
     return float(met.mean())
 
@@ -302,6 +301,7 @@ def _steps(
     if pool.role == "colocated":
         step_s = colocated_steps(times, demand, batch, float(pool.max_num_batched_tokens)).mean_s
     else:
-        step_s = times.decode_s(batch, batch * demand.mean_context)
-    rate = np.maximum.accumulate(batch / (demand.mean_steps * step_s))
+        groups = pool.table.groups
+        step_s = times.decode_s(batch, tuple(batch * n for n in demand.mean_reads(groups)))
+    rate = np.maximum.accumulate(times.ranks * batch / (demand.mean_steps * step_s))
     return rate, np.asarray(step_s)

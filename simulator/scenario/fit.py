@@ -21,7 +21,11 @@ def never_fits(requests: Requests, pool: PoolPlan) -> NDArray[np.bool_]:
     tokens = requests.prompt_tokens
     if pool.role != "prefill":
         tokens = tokens + requests.output_tokens
-    return np.asarray(-(-tokens // pool.block_tokens) > pool.capacity_blocks)
+    needed = np.zeros_like(tokens)
+    for group in pool.table.groups:
+        kept = tokens if group.span is None else np.minimum(tokens, group.span)
+        needed = needed + group.units * -(-kept // pool.block_tokens)
+    return np.asarray(needed > pool.capacity_blocks)
 
 
 def check_fit(requests: Requests, deployment: Deployment) -> None:
