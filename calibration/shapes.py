@@ -21,7 +21,7 @@ GEMM_CROWDED_M = (64, 512)
 """Where the roofline's corner lies on most GPUs: sampled twice as densely."""
 
 _HEADS = ((32, 8, 128), (8, 1, 128), (64, 8, 128), (16, 2, 128))
-_CPU_HEADS = ((16, 4, 128), (8, 1, 128))
+_CPU_HEADS = ((16, 4, 128), (8, 2, 128))
 _MOES = ((8, 2, 4096, 7168), (64, 6, 2048, 1408), (128, 8, 2048, 768), (16, 1, 4096, 2048))
 _CPU_MOES = ((8, 2, 512, 512), (16, 4, 512, 256))
 

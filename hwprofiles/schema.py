@@ -10,7 +10,7 @@ GPU = (
     Field("l2_bytes", "bytes", 1e5, 1e11, "L2 cache"),
     Field("sms", "1", 1, 1e5, "streaming multiprocessors (AMD: compute units)", integer=True),
     Field(
-        "bf16_flops", "FLOP/s", 1e11, 1e17, "dense (not sparse) bf16 tensor peak; fp16 is the same"
+        "bf16_flops", "FLOP/s", 1e8, 1e17, "dense (not sparse) bf16 tensor peak; fp16 is the same"
     ),
     Field("fp8_flops", "FLOP/s", 1e11, 1e17, "dense fp8 tensor peak; absent: no fp8 units", False),
     Field("fp4_flops", "FLOP/s", 1e11, 1e18, "dense fp4 tensor peak; absent: no fp4 units", False),
@@ -30,8 +30,8 @@ GPU = (
 )
 
 _T0 = Field("t0_s", "s", 0, 1e-2, "fixed cost of a call")
-_COMPUTE = Field("compute_eff", "1", 0.01, 1, "fraction of the dense peak reached")
-_MEMORY = Field("memory_eff", "1", 0.01, 4, "fraction of the memory bandwidth reached")
+_COMPUTE = Field("compute_eff", "1", 0.001, 1, "fraction of the dense peak reached")
+_MEMORY = Field("memory_eff", "1", 0.001, 4, "fraction of the memory bandwidth reached")
 _ERROR = Field("error", "1", 0, 5, "mean relative error on held-out shapes", False)
 
 GEMM = (
@@ -47,7 +47,7 @@ GEMM = (
 )
 DECODE_ATTENTION = (
     _T0,
-    Field("tile_s", "s", 0, 1e-3, "cost of a (sequence, KV head) on one multiprocessor"),
+    Field("tile_s", "s", 0, 0.1, "cost of a (sequence, KV head) on one multiprocessor"),
     _MEMORY,
     _ERROR,
 )

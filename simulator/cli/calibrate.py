@@ -88,3 +88,44 @@ def _tell(found: Bench) -> None:
         typer.echo(f"left out: {case}: {reason}")
     if found.left:
         typer.echo(f"{found.left} cases are left; the same command goes on with them")
+
+
+@calibrate.command()
+def fit(
+    rows: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Rows that xpyd calibrate bench wrote.")
+    ],
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="Name of the profile, such as my_h100.")
+    ],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="GPU",
+            help="A profile (a name or a file) whose data sheet holds for this GPU; default: the "
+            "highest rates measured.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder for the files (default: this one)."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a hardware profile: values, standard errors, held-out errors, figures and a page."""
+    from calibration.fit import fitted_files
+
+    found, files = fitted_files(rows, name, out, base)
+    if quiet:
+        return
+    from simulator.report.terminal import console, print_verdicts, table
+
+    screen = console()
+    for block in found.page.blocks()[:3]:
+        screen.print(table(block))
+    screen.print()
+    print_verdicts(screen, found.page.verdicts(), found.page.notes)
+    for file in files[:3]:
+        typer.echo(f"Wrote {file}", err=True)
+    typer.echo(f"Use it: xpyd hardware {files[0]}, or --set pools.NAME.gpu={files[0]}", err=True)

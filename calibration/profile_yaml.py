@@ -1,0 +1,109 @@
+"""A profile as the YAML text of ``hwprofiles``: each number with unit, source and standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from textwrap import wrap
+
+import yaml
+
+from calibration.fitted import Fitted
+from hwprofiles.param import Param, Source
+
+
+class _Sources:
+    """Sources by key; the same source has one key."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Source] = {}
+
+    def key(self, source: Source, wanted: str) -> str:
+        """The key of a source, new if need be."""
+        for key, known in self.known.items():
+            if known == source:
+                return key
+        name, number = wanted, 2
+        while name in self.known:
+            name, number = f"{wanted}_{number}", number + 1
+        self.known[name] = source
+        return name
+
+
+def profile_text(
+    *,
+    name: str,
+    description: str,
+    sheet: Mapping[str, Param],
+    family: str,
+    operators: list[Fitted],
+) -> str:
+    """The whole file.
+
+    Args:
+        name: of the profile.
+        description: one line.
+        sheet: fields of ``schema.GPU``.
+        family: name of the kernel family.
+        operators: its fitted operators.
+    """
+    sources = _Sources()
+    gpu = [f"  {key}: {_param(param, sources, key)}" for key, param in sheet.items()]
+    kernels = [f"  {family}:"]
+    for path, params in _grouped(operators).items():
+        depth = 2
+        *parents, last = path
+        for parent in parents:
+            line = "  " * depth + f"{parent}:"
+            if line not in _section(kernels, depth):
+                kernels.append(line)
+            depth += 1
+        kernels.append("  " * depth + f"{last}:")
+        for key, param in params.items():
+            text = _param(param, sources, "_".join(path))
+            kernels.append("  " * (depth + 1) + f"{key}: {text}")
+    head = [
+        "schema: 1",
+        f"name: {_quoted(name)}",
+        f"description: {_quoted(description)}",
+        "sources:",
+    ]
+    for key, source in sources.known.items():
+        head += [f"  {key}:", f"    kind: {source.kind}", "    text: >-"]
+        head += [f"      {line}" for line in wrap(source.text, 88, break_long_words=False)]
+    return "\n".join([*head, "gpu:", *gpu, "kernels:", *kernels]) + "\n"
+
+
+def _grouped(operators: list[Fitted]) -> dict[tuple[str, ...], dict[str, Param]]:
+    """Parameters by path, operators of one section together."""
+    order = list(dict.fromkeys(fitted.path[0] for fitted in operators))
+    ordered = sorted(operators, key=lambda fitted: order.index(fitted.path[0]))
+    return {fitted.path: fitted.params for fitted in ordered}
+
+
+def _section(lines: list[str], depth: int) -> list[str]:
+    """The lines since the last one less deep than ``depth``."""
+    for start in range(len(lines) - 1, -1, -1):
+        indent = len(lines[start]) - len(lines[start].lstrip())
+        if indent < 2 * depth:
+            return lines[start + 1 :]
+    return lines
+
+
+def _param(param: Param, sources: _Sources, wanted: str) -> str:
+    parts = [f"value: {_number(param.value)}", f"unit: {_quoted(param.unit)}"]
+    parts.append(f"source: {sources.key(param.source, wanted)}")
+    if param.stderr is not None:
+        parts.append(f"stderr: {_number(param.stderr)}")
+    return "{" + ", ".join(parts) + "}"
+
+
+def _number(value: float) -> str:
+    """As YAML reads it back: a float needs a point and a signed exponent."""
+    if value == int(value) and abs(value) < 1e15:
+        return str(int(value))
+    return f"{value:.5e}"
+
+
+def _quoted(text: str) -> str:
+    """A scalar that YAML reads back as this text."""
+    return yaml.safe_dump(text, width=10**6, allow_unicode=True).removesuffix("\n...\n").strip()
