@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -106,9 +106,10 @@ def fitted_files(
     from simulator.report.files import output_folder
 
     data = read_rows(rows)
-    found = calibrate(data, name, None if base is None else load_gpu(base))
+    sheet = None if base is None else load_gpu(base)
     folder = out or Path()
-    with output_folder(folder) as staging:
+    with output_folder(folder) as staging:  # refused before the work, not after it
+        found = calibrate(data, name, sheet)
         profile = staging / f"{name}.yaml"
         profile.write_text(found.text, encoding="utf-8")
         load_gpu(profile)  # what is written can be read
@@ -143,7 +144,8 @@ def _head_dim_exponent(family: KernelFamily | None) -> Param:
     if family is None:
         text = "no effect of the head's width: two widths are too few to fit one"
         return Param(0.0, "1", Source("assumed", text))
-    return dict(family.prefill_attention)["bf16"].head_dim_exponent
+    found = dict(family.prefill_attention)["bf16"].head_dim_exponent
+    return replace(found, source=Source("borrowed", f"from the base profile ({found.source})"))
 
 
 def _kernels_per_layer(family: KernelFamily | None) -> Param:

@@ -91,23 +91,35 @@ def gemm_shapes(limits: Limits, count: int, seed: int = 1) -> list[Shape]:
 
 
 def decode_shapes(limits: Limits, count: int, seed: int = 2) -> list[Shape]:
-    """Batches of sequences with a KV cache each: a quarter under 2 MB, the rest beyond the cache."""
+    """Batches of sequences with a KV cache each.
+
+    A fifth have less than 2 MB of KV, the rest more than the cache holds. Of these a quarter are
+    large batches of short sequences, where the cost of a tile shows beside that of the bytes.
+    """
     rng = np.random.default_rng(seed)
     small = max(2, count // 5)
+    crowded = max(2, count // 5)
+    low, high = _kv_range(limits)
     kv = np.concatenate(
         [
             _spread(1e5, 1.8e6, small, rng),
-            _spread(*_kv_range(limits), count - small, rng),
+            _spread(low, min(3.0 * low, high), crowded, rng),
+            _spread(low, high, count - small - crowded, rng),
         ]
     )
     most_batch = 32 if limits.cpu else 256
     batches = np.concatenate(
-        [_spread(1, 8, small, rng), rng.permutation(_spread(1, most_batch, count - small, rng))]
+        [
+            _spread(1, 8, small, rng),
+            _spread(most_batch / 2, 2 * most_batch, crowded, rng),
+            rng.permutation(_spread(1, most_batch, count - small - crowded, rng)),
+        ]
     )
     heads = _CPU_HEADS if limits.cpu else _HEADS
     found: list[Shape] = []
     for i, (total, batch) in enumerate(zip(kv, batches, strict=True)):
-        n_heads, n_kv, dim = heads[i % len(heads)]
+        few = small <= i < small + crowded  # the configuration with most KV heads
+        n_heads, n_kv, dim = heads[0] if few else heads[i % len(heads)]
         per_token = 4.0 * n_kv * dim
         most = min(131072.0, total / per_token)
         rows = max(1, round(min(batch, most / 16.0)))

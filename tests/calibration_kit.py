@@ -6,9 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from calibration.arena import Arena
+import numpy as np
+
+from calibration import rows, shapes
+from calibration.case import Case
+from calibration.clocks import Clocks
 from calibration.device import CpuDevice, Program
 from calibration.machine import Machine
+from calibration.shapes import Limits
+from calibration.timing import Timing
+from simulator.perf import forms
 
 H100 = Machine(
     gpu="NVIDIA H100 80GB HBM3",
@@ -213,8 +220,98 @@ class FakeTorch:
             self.clock.now_s += self.call_s
 
 
-def arena_of(device: Any) -> Arena:
-    """Its arena, typed."""
-    found = device.arena
-    assert isinstance(found, Arena)
+def synthetic_rows(machine: Machine, noise: float, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows of a GPU that obeys the H100 profile's parameters, with log-normal noise on each."""
+    rng = np.random.default_rng(seed)
+    limits = Limits.of(machine)
+    heads = ("n_heads", "n_kv_heads", "head_dim")
+    found = []
+
+    def add(operator: str, kernel: str, dtype: str, shape: Any, seconds: Any) -> None:
+        case = Case(operator, kernel, dtype, shape)
+        time_s = float(seconds) * float(np.exp(rng.normal(0.0, noise)))
+        found.append(
+            rows.row(
+                case,
+                Timing(time_s, 0.01, 5, 50),
+                machine,
+                how="graph",
+                copies=4,
+                l2_warm=False,
+                clocks=Clocks(1980.0, 2619.0, 500.0, 60.0),
+                date="2026-01-02T03:04:05+00:00",
+            )
+        )
+
+    for dtype, kernel in (("bfloat16", "torch_mm"), ("fp8", "torch_scaled_mm")):
+        width = 1.0 if dtype == "fp8" else 2.0
+        for shape in shapes.gemm_shapes(limits, 48):
+            s = dict(shape)
+            time = forms.gemm_s(
+                *(s["m"], s["n"], s["k"]),
+                peak_flops=1979e12 if dtype == "fp8" else 989e12,
+                bandwidth=3.35e12,
+                weight_bytes=width,
+                input_bytes=width,
+                **GEMM,
+            )
+            add("gemm", kernel, dtype, shape, time)
+    for slower, kernel in ((1.3, "torch_sdpa_flash"), (1.0, "torch_sdpa_cudnn")):
+        for shape in shapes.decode_shapes(limits, 20):
+            s = dict(shape)
+            h, kv, dim = (s[name] for name in heads)
+            time = forms.decode_attention_s(
+                s["batch"],
+                s["batch"] * s["kv_len"],
+                heads=h,
+                kv_heads=kv,
+                head_dim=dim,
+                bandwidth=3.35e12,
+                sms=132,
+                **DECODE,
+            )
+            add("attn_decode", kernel, "bfloat16", shape, slower * time)
+        for shape in shapes.prefill_shapes(limits, 12):
+            s = dict(shape)
+            h, kv, dim = (s[name] for name in heads)
+            tokens = s["batch"] * s["isl"]
+            time = forms.prefill_attention_s(
+                tokens,
+                0.5 * tokens * s["isl"],
+                tokens,
+                heads=h,
+                kv_heads=kv,
+                head_dim=dim,
+                peak_flops=989e12,
+                bandwidth=3.35e12,
+                head_dim_exponent=0.45,
+                **PREFILL,
+            )
+            add("attn_prefill", kernel, "bfloat16", shape, slower * time)
+    for size in shapes.byte_sizes(48 * 1024, 256e6, 8):
+        time = forms.elementwise_s(size, t0_s=3e-6, memory_eff=0.8, bandwidth=3.35e12)
+        add("elementwise", "torch_mul", "bfloat16", (("bytes", size),), time)
+    for world in (2, 4, 8):
+        for size in shapes.byte_sizes(4096, 64 * 2.0**20, 12):
+            time = forms.all_reduce_s(size, world, link_bytes_per_s=450e9, **NVLINK)
+            sizes = (
+                ("op", "all_reduce"),
+                ("n_gpus", world),
+                ("elements", size // 2),
+                ("bytes", size),
+            )
+            add("comm", "NCCL", "bfloat16", sizes, time)
     return found
+
+
+GEMM = {"t0_s": 3.5e-6, "compute_eff": 0.8, "memory_eff": 0.85, "p": 2.5}
+DECODE = {"t0_s": 1.2e-5, "tile_s": 2e-6, "memory_eff": 0.9}
+PREFILL = {"t0_s": 1.3e-5, "compute_eff": 0.65, "memory_eff": 0.48}
+NVLINK = {
+    "t0_s": 4.3e-6,
+    "rank_s": 4e-7,
+    "one_shot_eff": 0.59,
+    "two_shot_s": 4.6e-6,
+    "two_shot_eff": 0.73,
+}
+"""What the made-up GPU obeys."""

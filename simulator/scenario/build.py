@@ -244,9 +244,10 @@ def _prices(config: ScenarioConfig) -> dict[str, float]:
     """Price of a GPU-hour of every pool, by pool name [USD/h]."""
     own: dict[str, float] = {}
     if isinstance(config.prices, dict):
+        files = {_gpu(name, pool).name for name, pool in config.pools.items()}
         for name, usd in config.prices.items():
-            with at("prices", name):
-                own[load_gpu(name).name] = usd
+            with at("prices", name):  # a GPU from a file has no bundled name
+                own[name.lower() if name.lower() in files else load_gpu(name).name] = usd
     with at("prices"):
         book = _price_book(config.prices if isinstance(config.prices, str) else None)
     return {name: _price(name, pool, own, book) for name, pool in config.pools.items()}
