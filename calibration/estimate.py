@@ -106,7 +106,7 @@ def _fit(
             best = found
     assert best is not None
     values = dict(zip(names, np.exp(best.x).tolist(), strict=True))
-    errors = _errors(best.jac, residuals(best.x))
+    errors = _errors(np.asarray(best.jac), residuals(best.x))
     stderr = {
         name: None if error is None else values[name] * error
         for name, error in zip(names, errors, strict=True)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from calibration.estimate import Array, Estimate, estimate
 from calibration.fitted import Fitted
-from calibration.sheet import provenance, row_work
+from calibration.sheet import provenance, records, row_work
 from hwprofiles import schema
 from hwprofiles.param import Field, Param, Source
 from simulator.perf import forms
@@ -30,7 +30,7 @@ def fit_gemms(data: pd.DataFrame, sheet: Sheet) -> list[Fitted]:
         rows = _of(data, "gemm", dtype)
         if len(rows) < LEAST_ROWS or f"{name}_flops" not in sheet:
             continue
-        sizes = {key: _floats(rows, key) for key in ("m", "n", "k")}
+        m, n, k = (_floats(rows, key) for key in ("m", "n", "k"))
         width = 1.0 if dtype == "fp8" else 2.0
         fixed = {
             "peak_flops": sheet[f"{name}_flops"].value,
@@ -40,9 +40,13 @@ def fit_gemms(data: pd.DataFrame, sheet: Sheet) -> list[Fitted]:
         }
 
         def model(
-            values: Mapping[str, float], at: Any, fixed: Any = fixed, sizes: Any = sizes
+            values: Mapping[str, float],
+            at: Any,
+            fixed: Mapping[str, float] = fixed,
+            sizes: tuple[Array, ...] = (m, n, k),
         ) -> Array:
-            return forms.gemm_s(*(sizes[key][at] for key in ("m", "n", "k")), **fixed, **values)
+            given = {**fixed, **values}
+            return forms.gemm_s(sizes[0][at], sizes[1][at], sizes[2][at], **given)
 
         start = {"t0_s": 4e-6, "compute_eff": 0.7, "memory_eff": 0.7, "p": 2.0}
         bounds = _bounds(schema.GEMM, start) | {"p": (1.0, 4.0)}
@@ -219,7 +223,7 @@ def _fitted(
         {
             "measured_s": _seconds(rows),
             "predicted_s": result.predicted_s,
-            "intensity": [row_work(row).intensity for row in rows.to_dict("records")],
+            "intensity": [row_work(row).intensity for row in records(rows)],
         }
     )
     return Fitted(path, params, kernel, len(rows), result.held_out, points, how)
@@ -241,7 +245,7 @@ def _fastest(rows: pd.DataFrame) -> pd.DataFrame:
     common = wide.dropna()
     most = wide.count().idxmax()
     best = most if common.empty else np.log(common).mean().idxmin()
-    return rows[rows["kernel"].eq(best)].reset_index(drop=True)
+    return rows[rows["kernel"].eq(str(best))].reset_index(drop=True)
 
 
 def _shapes(rows: pd.DataFrame) -> list[str]:

@@ -41,9 +41,14 @@ def row_work(row: dict[str, Any]) -> Work:
     return work(Case(operator, str(row["kernel"]), str(dtype), sizes))
 
 
+def records(data: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as mappings."""
+    return [{str(name): value for name, value in row.items()} for row in data.to_dict("records")]
+
+
 def with_rates(data: pd.DataFrame) -> pd.DataFrame:
     """The rows with ``flops``, ``moved_bytes``, ``flop_rate`` and ``byte_rate`` [FLOP, bytes, /s]."""
-    works = [row_work(row) for row in data.to_dict("records")]
+    works = [row_work(row) for row in records(data)]
     seconds = 1e-6 * data["latency_us"].to_numpy()
     flops = [w.flops for w in works]
     moved = [w.bytes for w in works]
