@@ -84,6 +84,8 @@ class Request:
         decode_start_s: start of its first decode step.
         first_token_s: instant the client saw token 1.
         last_token_s: instant the client saw the last token.
+        prefill_rank: rank of that prefill instance that has it, where it runs several in lock-step.
+        rank: the same of the instance that decodes it.
         preemptions: how many times its KV was evicted.
         state: lifecycle state; maintained for observers and at the end of life.
         blocks: KV blocks it holds on the instance that prefills it.
@@ -113,10 +115,12 @@ class Request:
         "preemptions",
         "prefill",
         "prefill_end_s",
+        "prefill_rank",
         "prefill_start_s",
         "prev_token_s",
         "prompt_tokens",
         "queued_s",
+        "rank",
         "reserved",
         "state",
         "transfer_start_s",
@@ -130,6 +134,8 @@ class Request:
         self.emitted = 0
         self.prefill = -1
         self.decode = -1
+        self.prefill_rank = 0
+        self.rank = 0
         self.queued_s = arrival_s
         self.prefill_start_s = NEVER
         self.prefill_end_s = NEVER

@@ -110,32 +110,58 @@ class Ledger:
     def check(self) -> None:
         c = self.cluster
         for p in c.prefills:
-            assert 0 <= p.ledger.held <= p.ledger.capacity
-            assert p.tokens == sum(r.prompt_tokens for r in (*p.queue, *p.batch))
+            assert p.tokens == sum(rank.tokens for rank in p.ranks)
+            flying = [r for f in p.flights for r in f.requests]
+            for i, rank in enumerate(p.ranks):
+                assert 0 <= rank.ledger.held <= rank.ledger.capacity
+                here = [r for r in flying if r.prefill_rank == i]
+                tokens = sum(r.prompt_tokens for r in (*rank.queue, *rank.batch, *here))
+                assert rank.tokens == tokens
         for s in c.servers:
-            ledger = s.ledger
-            assert ledger.held >= 0
-            assert ledger.growing + ledger.held <= ledger.capacity
-            decoding = [r for r in s.running.values() if r.finish_n >= 0]
-            contexts = [r.offset + s.n for r in decoding]
-            assert s.batch == ledger.batch == len(contexts)
-            assert s.kv == sum(contexts)
-            assert ledger.growing == sum(-(-x // ledger.block) for x in contexts)
-            assert len(s.running) == len(decoding) + len(s.partial) <= s.max_seqs
+            for rank in s.ranks:
+                self.check_rank(s, rank)
         if c.deployment.mode != "colocated":
             for path in c.links.paths.values():
                 assert path.due
                 assert path.served <= path.due[0][0] * (1 + 1e-6) + 1e-6
+
+    def check_rank(self, s: Any, rank: Any) -> None:
+        """Running sums of a batch equal a recount from its requests."""
+        ledger = rank.ledger
+        assert ledger.held >= 0
+        assert ledger.growing + ledger.held <= ledger.capacity
+        decoding = [r for r in rank.running.values() if r.finish_n >= 0]
+        contexts = [r.offset + rank.n for r in decoding]
+        assert rank.batch == len(contexts)
+        assert rank.kv == sum(contexts)
+        footprint = s.plan.footprint
+        assert ledger.weight == sum(footprint.weight(x) for x in contexts)
+        assert ledger.growing == sum(footprint.units_for(x) for x in contexts)
+        assert sum(ledger.residues) == 2 * ledger.weight
+        assert len(rank.running) == len(decoding) + len(rank.partial) <= rank.max_seqs
+        if rank.groups is not None:
+            for g, group in enumerate(s.plan.table.groups):
+                now = [group.reads(x) for x in contexts]
+                assert rank.groups.reads[g] == sum(now)
+                assert rank.groups.rates[g] == sum(
+                    group.window is None or x < group.window for x in contexts
+                )
+        else:
+            assert rank.reads() == [rank.kv]
 
     def check_end(self) -> None:
         c = self.cluster
         n = len(self.w.arrival_s)
         ends = Counter(rid for _, rid, name, _ in self.trail.events if State[name] in TERMINAL)
         assert ends == Counter(range(n))  # every request ends exactly once
-        for s in c.servers:
+        for s in (rank for i in c.servers for rank in i.ranks):
             assert (s.batch, s.kv, s.ledger.growing, s.ledger.held, s.pending_tokens) == (0,) * 5
+            assert s.ledger.weight == 0
+            assert set(s.sums.reads) | set(s.sums.rates) == {0}
         for p in c.prefills:
-            assert (p.ledger.held, p.tokens) == (0, 0)
+            assert not p.flights
+            for rank in p.ranks:
+                assert (rank.ledger.held, rank.tokens) == (0, 0)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -146,7 +172,7 @@ def test_disaggregated_conserves_requests_blocks_and_bytes(f: Knobs, k: Knobs, w
     c = run.cluster
     assert not c.links.paths
     moved = {rid for _, rid, name, _ in run.trail.events if name == "TRANSFERRING"}
-    sent = sum(float(w.prompt_tokens[i]) for i in moved) * c.token_bytes
+    sent = sum(float(w.prompt_tokens[i]) for i in moved) * c.deployment.kv_wire_bytes_per_token
     if not c.message_bytes:
         assert c.links.sent_bytes == pytest.approx(sent)
     check_tokens(run)

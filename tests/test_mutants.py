@@ -71,8 +71,10 @@ CHECKS: dict[str, Check] = {
 
 def plant_lifo(mp: pytest.MonkeyPatch) -> None:
     def enqueue(self: Any, request: Any, t_s: float) -> None:
-        self.queue.appendleft(request)
-        self.queued_tokens += request.prompt_tokens
+        rank = self.ranks[0]
+        rank.queue.appendleft(request)
+        rank.queued_tokens += request.prompt_tokens
+        rank.tokens += request.prompt_tokens
         self.tokens += request.prompt_tokens
         self.retry(t_s)
 
@@ -83,10 +85,10 @@ def plant_long_stride(mp: pytest.MonkeyPatch) -> None:
     original = batch.BatchInstance._plan_stride
 
     def plan(self: Any, t: float) -> None:
-        self.heap = [(n + 1, a, r) for n, a, r in self.heap]
-        for _, _, r in self.heap:
+        heap = self.core.heap
+        for _, _, r in heap:
             r.finish_n += r.finish_n >= 0 and r.output_tokens > 40 and r.emitted == 0
-        self.heap = [(r.finish_n, a, r) for _, a, r in self.heap]
+        self.core.heap = [(r.finish_n, a, r) for _, a, r in heap]
         original(self, t)
 
     mp.setattr(batch.BatchInstance, "_plan_stride", plan)

@@ -1,7 +1,9 @@
-"""What an instance does at a boundary besides plain decoding: admit, prefill by chunks, evict.
+"""What a batch does at a boundary besides plain decoding: admit, prefill by chunks, evict.
 
-Plain functions over one ``BatchInstance``, called by it. The order of service is vLLM V1's: see
-``simulator.engine.batch`` and docs/ties.md.
+Plain functions over one ``Batch``, called by it. The order of service is vLLM V1's: running sequences
+first (decodes, then chunks under way, in order of admission), then newcomers while slots, token
+budget and blocks last; the latest admitted is evicted when blocks run out and recomputes its prompt
+and output by chunks. Nobody is admitted at a boundary that evicted, unless it left the batch empty.
 """
 
 from __future__ import annotations
@@ -9,48 +11,41 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from simulator.engine.clock import BOUNDARY
 from simulator.request import Request, State
 
 if TYPE_CHECKING:
-    from simulator.engine.batch import BatchInstance
+    from simulator.engine.core import Batch
 
 
-def take_back(server: BatchInstance) -> None:
-    """Take back the admissions of the boundary at ``t0`` and decide again with the newcomer."""
-    n = server.n
-    for r in reversed(server.joined):
-        context = r.offset + n
-        server.ledger.leave(r.offset, context)
-        server.ledger.held += r.reserved
-        server.kv -= context
-        server.batch -= 1
-        server.pending_tokens += context
-        r.finish_n = -1
-        del server.running[r.id]
-        server.landed.appendleft(r)
-    for r, queue in reversed(server.started):
-        server.ledger.held -= r.blocks
+def take_back(batch: Batch) -> None:
+    """Take back the admissions of the boundary that has just been decided."""
+    for r in reversed(batch.joined):
+        batch.pending_tokens += batch.leave(r)
+        batch.ledger.held += r.reserved
+        del batch.running[r.id]
+        batch.landed.appendleft(r)
+    for r, queue in reversed(batch.started):
+        batch.ledger.held -= r.blocks
         r.blocks = 0
-        del server.running[r.id]
-        server.partial.remove(r)
+        del batch.running[r.id]
+        batch.partial.remove(r)
         queue.appendleft(r)
-    server.version += 1
-    server.begin(server.t0)
 
 
-def end_chunks(server: BatchInstance, t: float) -> None:
+def end_chunks(batch: Batch, t: float) -> None:
     """Account for the chunks of the step that ended at ``t``."""
-    server.started.clear()
-    hooks = server.hooks
-    ledger = server.ledger
-    for r, new in server.chunks:
+    batch.started.clear()
+    if batch.groups is not None:
+        batch.groups.prefilled(batch.spans)
+    hooks = batch.hooks
+    ledger = batch.ledger
+    for r, new in batch.chunks:
         r.computed += new
         target = r.prompt_tokens + r.emitted
         if r.computed < target:
             continue
-        server.pending_tokens -= target
-        server.partial.remove(r)
+        batch.pending_tokens -= target
+        batch.partial.remove(r)
         ledger.held -= r.blocks
         r.blocks = 0
         r.computed = 0
@@ -58,155 +53,145 @@ def end_chunks(server: BatchInstance, t: float) -> None:
         if r.first_token_s < 0.0:
             r.prefill_end_s = r.first_token_s = t
         else:
-            server.log.gaps.append(t - r.prev_token_s)
+            batch.log.gaps.append(t - r.prev_token_s)
         if r.emitted == r.output_tokens:
-            del server.running[r.id]
+            del batch.running[r.id]
             r.last_token_s = t
             hooks.finished(r, t)
-            server.released = True
+            batch.released = True
         else:
-            server.decode(r, t)
-    server.chunks.clear()
+            batch.decode(r, t)
+    batch.chunks.clear()
 
 
-def plan_mixed(server: BatchInstance, t: float) -> None:
-    """Time the step that runs the chunks beside the decoding batch."""
+def measure_chunks(batch: Batch) -> None:
+    """Add up the chunks of the step that begins."""
     new = read = ends = 0
     pairs = 0.0
     spans = []
-    for r, c in server.chunks:
+    for r, c in batch.chunks:
         p = r.computed
         spans.append((p, c))
         new += c
         pairs += c * (p + 0.5 * c)
         read += p + c
         ends += p + c == r.prompt_tokens + r.emitted
-    server.chunked = (new, pairs, read, ends)
-    server.k = 1
-    server.rise = 0.0
-    server.d0 = server.table.mixed_s(server.batch, server.kv, spans, server.batch + ends)
-    server.t_end = end = t + server.d0
-    server.version += 1
-    server.clock.at(end, server.callbacks, server.version, None, BOUNDARY + server.index)
+    batch.spans = spans
+    batch.chunked = (new, pairs, read, ends)
 
 
-def evict(server: BatchInstance, t: float) -> None:
+def evict(batch: Batch, t: float) -> None:
     """Free the KV of the latest admitted; it will recompute prompt and output."""
-    _, r = server.running.popitem()
+    _, r = batch.running.popitem()
     if r.finish_n >= 0:
-        context = r.offset + server.n
-        server.ledger.leave(r.offset, context)
-        server.kv -= context
-        server.batch -= 1
-        r.emitted = r.output_tokens - (r.finish_n - server.n)
-        r.finish_n = -1
+        r.emitted = r.output_tokens - (r.finish_n - batch.n)
         r.prev_token_s = t
-        server.pending_tokens += context
+        batch.pending_tokens += batch.leave(r)
     else:
-        server.ledger.held -= r.blocks
+        batch.ledger.held -= r.blocks
         r.blocks = 0
         r.computed = 0
-        server.partial.remove(r)
+        batch.partial.remove(r)
     r.preemptions += 1
-    server.evicted.appendleft(r)
-    if server.hooks.observed:
-        server.hooks.moved(t, r, State.PREEMPTED, server.index)
+    batch.evicted.appendleft(r)
+    if batch.hooks.observed:
+        batch.hooks.moved(t, r, State.PREEMPTED, batch.index)
 
 
-def make_room(server: BatchInstance, t: float) -> None:
+def make_room(batch: Batch, t: float) -> None:
     """Evict until everybody's next token fits."""
-    ledger = server.ledger
+    ledger = batch.ledger
     while ledger.growing + ledger.held > ledger.capacity:
-        evict(server, t)
-    server.admit = not server.running
+        evict(batch, t)
+    batch.admit = not batch.running
 
 
-def schedule_chunks(server: BatchInstance, t: float) -> None:
+def schedule_chunks(batch: Batch, t: float) -> None:
     """Chunks under way, evicted, landed, waiting: in this order.
 
     Evicted before landed: nothing is promised while one waits, so the landed are few. If blocks
     are what it waits for, the landed hold them, and are not kept waiting in turn.
     """
-    budget = continue_chunks(server, t)
-    if server.admit:
-        budget = start_chunks(server, t, server.evicted, budget)
-        budget = admit_landed(server, t, budget)
-        if not server.evicted:
-            start_chunks(server, t, server.waiting, budget)
+    budget = continue_chunks(batch, t)
+    if batch.admit:
+        budget = start_chunks(batch, t, batch.evicted, budget)
+        budget = admit_landed(batch, t, budget)
+        if not batch.evicted:
+            start_chunks(batch, t, batch.waiting, budget)
 
 
-def continue_chunks(server: BatchInstance, t: float) -> int:
+def continue_chunks(batch: Batch, t: float) -> int:
     """Next chunks of the requests being prefilled; the token budget that is left."""
-    budget = server.budget - server.batch
-    ledger = server.ledger
+    budget = batch.budget - batch.batch
+    ledger = batch.ledger
     i = 0
-    while i < len(server.partial) and budget > 0:
-        r = server.partial[i]
+    while i < len(batch.partial) and budget > 0:
+        r = batch.partial[i]
         c = min(r.prompt_tokens + r.emitted - r.computed, budget)
-        extra = ledger.blocks_for(r.computed + c) - r.blocks
-        while extra > ledger.free and r.id in server.running:
-            evict(server, t)
-            server.admit = not server.running
-        if r.id not in server.running:
+        extra = ledger.units_for(r.computed + c) - r.blocks
+        while extra > ledger.free and r.id in batch.running:
+            evict(batch, t)
+            batch.admit = not batch.running
+        if r.id not in batch.running:
             break
         ledger.held += extra
         r.blocks += extra
-        server.chunks.append((r, c))
+        batch.chunks.append((r, c))
         budget -= c
         i += 1
     return budget
 
 
-def admit_landed(server: BatchInstance, t: float, budget: int) -> int:
+def admit_landed(batch: Batch, t: float, budget: int) -> int:
     """Landed requests join while slots and budget last; the budget that is left."""
-    landed = server.landed
-    running = server.running
-    ledger = server.ledger
-    while landed and budget > 0 and len(running) < server.max_seqs:
+    landed = batch.landed
+    running = batch.running
+    ledger = batch.ledger
+    while landed and budget > 0 and len(running) < batch.max_seqs:
         r = landed.popleft()
         ledger.held -= r.reserved
-        server.pending_tokens -= r.prompt_tokens + r.emitted
-        if server.first_token == "handoff" and r.first_token_s < 0.0:
+        batch.pending_tokens -= r.prompt_tokens + r.emitted
+        if batch.first_token == "handoff" and r.first_token_s < 0.0:
             r.first_token_s = t
             if r.output_tokens == 1:
                 r.decode_start_s = r.last_token_s = t
-                server.hooks.finished(r, t)
-                server.released = True
+                batch.hooks.finished(r, t)
+                batch.released = True
                 continue
-        r.admission = server.admissions
-        server.admissions += 1
+        r.admission = batch.admissions
+        batch.admissions += 1
         running[r.id] = r
-        server.decode(r, t)
-        server.joined.append(r)
+        batch.decode(r, t)
+        batch.joined.append(r)
         budget -= 1
     return budget
 
 
-def start_chunks(server: BatchInstance, t: float, queue: deque[Request], budget: int) -> int:
+def start_chunks(batch: Batch, t: float, queue: deque[Request], budget: int) -> int:
     """Admit from the queue while slots, budget and blocks last; the budget that is left."""
-    ledger = server.ledger
-    while queue and budget > 0 and len(server.running) < server.max_seqs:
+    ledger = batch.ledger
+    while queue and budget > 0 and len(batch.running) < batch.max_seqs:
         r = queue[0]
         target = r.prompt_tokens + r.emitted
         c = min(target, budget)
-        blocks = ledger.blocks_for(c)
+        blocks = ledger.units_for(c)
         # who was evicted comes back only when all of it fits, or it would be evicted for ever
-        needed = ledger.blocks_for(target) if queue is server.evicted else blocks
+        needed = ledger.units_for(target) if queue is batch.evicted else blocks
         if needed > ledger.free:
             break
         queue.popleft()
-        server.released |= queue is server.evicted and not queue
+        batch.released |= queue is batch.evicted and not queue
         ledger.held += blocks
         r.blocks = blocks
-        r.admission = server.admissions
-        server.admissions += 1
-        server.running[r.id] = r
-        server.partial.append(r)
-        server.chunks.append((r, c))
-        server.started.append((r, queue))
+        r.admission = batch.admissions
+        batch.admissions += 1
+        batch.running[r.id] = r
+        batch.partial.append(r)
+        batch.chunks.append((r, c))
+        batch.started.append((r, queue))
         budget -= c
         if r.prefill_start_s < 0.0:
             r.prefill_start_s = t
-        if server.hooks.observed:
-            server.hooks.moved(t, r, State.PREFILLING, server.index)
+        if batch.hooks.observed:
+            batch.hooks.moved(t, r, State.PREFILLING, batch.index)
     return budget

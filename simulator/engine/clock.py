@@ -2,8 +2,9 @@
 
 SimPy schedules by delay, and ``now + (t - now)`` is not ``t`` in floating point. Instances compute
 their boundaries in closed form and must meet them exactly, so the clock puts absolute instants into
-SimPy's own queue. Timers carry a version: an owner that changes its mind raises its version and the
-superseded timer fires and is ignored, which costs less than an interrupt or a cancelled event.
+SimPy's own queue. An owner has one ``Timer`` and sets it as often as it likes, with a payload: its
+version, which it raises when it changes its mind, so that a superseded setting fires and is ignored.
+That costs less than an interrupt, a cancelled event, or an event of its own for each setting.
 """
 
 from __future__ import annotations
@@ -23,46 +24,37 @@ BOUNDARY = 2
 comes first, then the instances' boundaries in the order of their indices."""
 
 
-class Timer(simpy.Event):
-    """An event that is going to happen at a known instant. ``version`` is the owner's to check."""
+class Timer:
+    """Something to call at known instants, with what it was set with."""
 
-    __slots__ = ("callbacks", "payload", "version")
+    __slots__ = ("call",)
 
-    _ok = True
-    _value = None
-
-    def __init__(self, callbacks: Any, version: int, payload: Any) -> None:
-        # Event.__init__ is not called: it allocates a list of callbacks and keeps the environment,
-        # neither of which a timer needs; ``callbacks`` is a tuple shared by all timers of an owner
-        self.callbacks = callbacks
-        self.version = version
-        self.payload = payload
-
-
-Callbacks = tuple[Callable[[Timer], None], ...]
+    def __init__(self, call: Callable[[Any], None]) -> None:
+        self.call = call
 
 
 class Clock(simpy.Environment):
     """SimPy environment that schedules timers at absolute instants."""
 
-    def at(
-        self,
-        t_s: float,
-        callbacks: Callbacks,
-        version: int = 0,
-        payload: Any = None,
-        priority: Any = NORMAL,
-    ) -> None:
-        """Call ``callbacks`` with a ``Timer`` at the instant ``t_s`` [s].
+    _queue: list[Any]  # SimPy's events in fours, timers in fives
+
+    def at(self, t_s: float, timer: Timer, payload: Any = None, priority: Any = NORMAL) -> None:
+        """Call ``timer`` with ``payload`` at the instant ``t_s`` [s].
 
         An instant that has just passed (by rounding, within a tie) fires now.
         """
         if t_s < self._now:
             t_s = self._now
-        heappush(
-            self._queue,  # SimPy has no public way to schedule at an absolute instant
-            (t_s, priority, next(self._eid), Timer(callbacks, version, payload)),
-        )
+        # SimPy has no public way to schedule at an absolute instant
+        heappush(self._queue, (t_s, priority, next(self._eid), timer, payload))
+
+    def step(self) -> None:
+        """Handle the next event or timer."""
+        if self._queue and type(self._queue[0][3]) is Timer:
+            self._now, _, _, timer, payload = heappop(self._queue)
+            timer.call(payload)
+        else:
+            super().step()
 
     def drain(self) -> None:
         """Run until nothing is scheduled: ``run()`` without its cost per event for timers.
@@ -73,10 +65,10 @@ class Clock(simpy.Environment):
         queue = self._queue
         while queue:
             if type(queue[0][3]) is Timer:
-                self._now, _, _, timer = heappop(queue)
-                timer.callbacks[0](timer)
+                self._now, _, _, timer, payload = heappop(queue)
+                timer.call(payload)
             else:
-                self.step()
+                super().step()
 
     @property
     def scheduled(self) -> int:

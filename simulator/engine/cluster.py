@@ -8,15 +8,17 @@ from math import inf, lcm
 
 from simulator.engine.batch import BatchInstance
 from simulator.engine.clock import Clock, Timer
+from simulator.engine.groups import GroupTotals
 from simulator.engine.links import Links
-from simulator.engine.prefill import PrefillInstance
+from simulator.engine.lockstep import LockStepInstance
+from simulator.engine.prefill import Flight, PrefillInstance
 from simulator.engine.reference import ReferenceInstance
 from simulator.policies.routing import Router
 from simulator.records import Observer, RequestLog, StrideLog
 from simulator.request import Request, State, check_transition
 from simulator.scenario.deployment import Deployment, PoolPlan
 
-Instance = BatchInstance | ReferenceInstance
+Instance = BatchInstance | LockStepInstance | ReferenceInstance
 
 Route = tuple[tuple[int, ...], float, int, float]
 """Ports, cap [bytes/s], tokens per message (0: one message), bytes a message costs."""
@@ -62,24 +64,23 @@ class Cluster:
         self.prefills: list[PrefillInstance] = []
         self.servers: list[Instance] = []
         self.first_server = 0
-        self._build(log, ReferenceInstance if reference else BatchInstance)
+        self._build(log, reference)
         self.kv_wait: deque[Request] = deque()
         self.blocked: dict[int, PrefillInstance] = {}
         self.granting = False
         self.grant_again = False
-        self.asked = 0  # tokens and instant of the request being routed to a decode instance
+        self.asked = 0  # KV tokens and instant of the request being routed to a decode instance
         self.asked_s = 0.0
         self.fits = self._fits
         self.flowing: set[int] = set()  # requests whose layer-wise flow is in production
-        self.batches = [0] * len(self.prefills)
-        self.land_callbacks = (self._on_land,)
-        self.layer_callbacks = (self._on_first_layer,)
+        self.landing = Timer(self._on_land)
+        self.first_layer = Timer(self._on_first_layer)
         if not self.colocated:
             self._build_links()
 
     # ------------------------------------------------------------------ construction
 
-    def _build(self, log: StrideLog, kind: type[BatchInstance] | type[ReferenceInstance]) -> None:
+    def _build(self, log: StrideLog, reference: bool) -> None:
         index = 0
         for pool in self.deployment.role("prefill"):
             for _ in range(pool.instances):
@@ -87,6 +88,7 @@ class Cluster:
                 index += 1
         self.first_server = index
         for pool in (*self.deployment.role("decode"), *self.deployment.role("colocated")):
+            kind = _kind(pool, reference)
             for _ in range(pool.instances):
                 self.servers.append(
                     kind(index, pool, self.clock, self, log, self.deployment.first_token)
@@ -110,7 +112,6 @@ class Cluster:
         self.message_bytes = link.message_s * link.nic_bytes_per_s if link.message_s else 0.0
         self.coalesced = link.coalesced
         self.links = Links(self.clock, capacity, self._left)
-        self.token_bytes = self.deployment.kv_wire_bytes_per_token
 
     # ------------------------------------------------------------------ arrival
 
@@ -140,7 +141,7 @@ class Cluster:
 
     def admits(self, request: Request, t_s: float, prefill: PrefillInstance) -> bool:
         """Promise decode blocks before prefill, where they come first; in order of asking."""
-        if not self.promise_first or not self._needs_decode(request) or request.decode >= 0:
+        if not self._needs_decode(request) or request.decode >= 0:
             return True
         first = next(iter(self.blocked.values()), prefill)
         if first is prefill and self._promise(request, t_s):
@@ -149,32 +150,27 @@ class Cluster:
                 other.retry(t_s)
                 break
             return True
-        if not prefill.batch:
+        if not prefill.filling:
             self.blocked.setdefault(prefill.index, prefill)
         return False
 
     def _needs_decode(self, request: Request) -> bool:
         return self.first_token != "prefill" or request.output_tokens > 1
 
-    def started(self, prefill: PrefillInstance, t_s: float, end_s: float) -> None:
-        """A prefill batch runs from ``t_s`` to ``end_s``: layer-wise flows follow its first layer."""
+    def started(self, prefill: PrefillInstance, flight: Flight) -> None:
+        """A pass through a prefill instance begins: layer-wise flows follow its first layer."""
         layers = self.deployment.model.layers
-        if self.layerwise and layers > 1:
-            self.batches[prefill.index] += 1
-            self.clock.at(
-                t_s + (end_s - t_s) / layers,
-                self.layer_callbacks,
-                self.batches[prefill.index],
-                prefill,
-            )
+        if layers > 1:
+            first_s = flight.t0 + (flight.t_end - flight.t0) / layers
+            self.clock.at(first_s, self.first_layer, (flight, flight.version))
 
-    def _on_first_layer(self, timer: Timer) -> None:
-        prefill: PrefillInstance = timer.payload
-        if timer.version != self.batches[prefill.index]:
+    def _on_first_layer(self, started: tuple[Flight, int]) -> None:
+        flight, version = started
+        if version != flight.version:
             return  # the batch was extended
-        step_s = prefill.t_end - prefill.t0
-        t = prefill.t0 + step_s / self.deployment.model.layers
-        for r in prefill.batch:
+        step_s = flight.t_end - flight.t0
+        t = flight.t0 + step_s / self.deployment.model.layers
+        for r in flight.requests:
             if self._needs_decode(r):
                 self.flowing.add(r.id)
                 self._send(r, t, step_s)
@@ -212,14 +208,12 @@ class Cluster:
             return False
         server = self.servers[i]
         request.decode = server.index
-        request.reserved = blocks = -(-context // server.plan.block_tokens)
-        server.reserve(blocks, context)
+        server.reserve(request, context, t_s)
         return True
 
     def _fits(self, i: int) -> bool:
         """Whether decode instance ``i`` has room for the request that is being routed."""
-        server = self.servers[i]
-        return server.has_room(-(-self.asked // server.plan.block_tokens), self.asked_s)
+        return self.servers[i].has_room(self.asked, self.asked_s)
 
     def freed(self, t_s: float) -> None:
         """Blocks became free on a decode instance: promise them, first come first served."""
@@ -251,7 +245,7 @@ class Cluster:
         if path is None:
             path = self.paths[key] = self._path(*key)
         ports, cap, block, message_bytes = path
-        size = request.prompt_tokens * self.token_bytes
+        size = self.deployment.wire_bytes(request.prompt_tokens)
         if message_bytes:
             size += message_bytes * (-(-request.prompt_tokens // block) if block else 1)
         request.transfer_start_s = t_s
@@ -276,12 +270,12 @@ class Cluster:
 
     def _left(self, request: Request, t_s: float) -> None:
         """The last byte has left the prefill instance."""
-        self.clock.at(t_s + self.latency_s, self.land_callbacks, 0, (request, t_s + self.latency_s))
+        t = t_s + self.latency_s
+        self.clock.at(t, self.landing, (request, t))
         self.prefills[request.prefill].release(request, t_s)
 
-    def _on_land(self, timer: Timer) -> None:
-        request: Request
-        request, t = timer.payload
+    def _on_land(self, landed: tuple[Request, float]) -> None:
+        request, t = landed
         request.landed_s = t
         if self.observed:
             self.moved(t, request, State.QUEUED_DECODE, request.decode)
@@ -323,6 +317,20 @@ class Cluster:
         if self.ended is not None:
             self.ended(t_s)
 
+    def group_totals(self) -> dict[str, list[float]]:
+        """Pairs and KV tokens read by attention group, a number for each instance.
+
+        Columns ``pairs_g1``, ``kv_token_steps_g1`` and so on, for every group of any pool whose
+        layers do not all read the whole context. (There, the totals of ``records.TOTALS`` count as
+        if they did.)
+        """
+        sums = [_sums(i) for i in (*self.prefills, *self.servers)]
+        columns: dict[str, list[float]] = {}
+        for g in range(max(len(pairs) for pairs, _ in sums)):
+            columns[f"pairs_g{g}"] = [x[g] if g < len(x) else 0.0 for x, _ in sums]
+            columns[f"kv_token_steps_g{g}"] = [x[g] if g < len(x) else 0.0 for _, x in sums]
+        return columns
+
     def moved(self, t_s: float, request: Request, state: State, instance: int) -> None:
         """Check a change of state against the lifecycle and tell the observers."""
         if state == request.state:
@@ -336,6 +344,25 @@ class Cluster:
             observer.on_state(t_s, request.id, state, instance)
 
 
+def _kind(
+    plan: PoolPlan, reference: bool
+) -> type[BatchInstance] | type[LockStepInstance] | type[ReferenceInstance]:
+    if reference:
+        return ReferenceInstance
+    return BatchInstance if plan.table.ranks == 1 else LockStepInstance
+
+
+def _sums(instance: PrefillInstance | Instance) -> tuple[list[float], list[float]]:
+    """Pairs and KV tokens read by group; empty where ``records.TOTALS`` has them."""
+    if instance.plan.table.whole:
+        return [], []
+    parts: list[GroupTotals] = [rank.sums for rank in instance.ranks]
+    return (
+        [float(sum(x)) for x in zip(*(p.pairs for p in parts), strict=True)],
+        [float(sum(x)) for x in zip(*(p.kv_token_steps for p in parts), strict=True)],
+    )
+
+
 def _tokens(plan: PoolPlan) -> int:
-    """Tokens of KV an instance can hold."""
-    return plan.capacity_blocks * plan.block_tokens
+    """Longest sequence whose KV an instance (or one of its ranks) can hold [tokens]."""
+    return plan.footprint.tokens_within(plan.capacity_blocks)

@@ -119,7 +119,7 @@ class Links:
         self.started = 0
         self.version = 0
         self.timer_s = inf
-        self.callbacks = (self._on_timer,)
+        self.timer = Timer(self._on_timer)
         self.sent_bytes = 0.0
 
     def start(
@@ -238,10 +238,10 @@ class Links:
     def _schedule(self, t: float) -> None:
         self.version += 1
         self.timer_s = t
-        self.clock.at(t, self.callbacks, self.version)
+        self.clock.at(t, self.timer, self.version)
 
-    def _on_timer(self, timer: Timer) -> None:
-        if timer.version != self.version:
+    def _on_timer(self, version: int) -> None:
+        if version != self.version:
             return
         t = self.timer_s
         self.timer_s = inf

@@ -4,6 +4,12 @@ A batch takes requests from the head of the queue while their prompts fit the bu
 limit and the free KV blocks (and, when decode blocks are promised first, while a decode instance
 has room). A prompt longer than the budget runs alone. A batch that is not full may wait until its
 oldest request has waited ``max_wait_s``. A prompt's KV stays until its last byte has left.
+
+Lock-step ranks (attention data parallelism) have a queue, a batch and KV of their own; a request goes
+to the one with the fewest tokens to prefill, equal ones to the lowest, and a step takes a batch from
+each. With ``p`` pipeline stages a pass takes ``L`` seconds and the next may start ``L/p`` after it;
+it cannot overtake, so pass ``i`` ends at ``max(start_i + L_i, end_(i-1) + L_i/p)``, which is exact for
+stages of equal length.
 """
 
 from __future__ import annotations
@@ -13,7 +19,8 @@ from math import inf
 from typing import Protocol
 
 from simulator.engine.clock import BOUNDARY, Clock, Timer
-from simulator.kvcache import BlockLedger
+from simulator.engine.groups import GroupTotals
+from simulator.kvcache import ledger
 from simulator.records import StrideLog
 from simulator.request import Request, State
 from simulator.scenario.deployment import PoolPlan
@@ -24,6 +31,10 @@ class PrefillHooks(Protocol):
     """Callbacks from a prefill instance to the cluster."""
 
     observed: bool
+    promise_first: bool
+    """Whether ``admits`` must be asked."""
+    layerwise: bool
+    """Whether ``started`` must be called."""
 
     def moved(self, t_s: float, request: Request, state: State, instance: int) -> None:
         """A request entered a state."""
@@ -33,13 +44,56 @@ class PrefillHooks(Protocol):
         """Whether the prefill of ``request`` may start (room promised, where that comes first)."""
         ...
 
-    def started(self, prefill: PrefillInstance, t_s: float, end_s: float) -> None:
-        """A batch started, or was extended at its very start."""
+    def started(self, prefill: PrefillInstance, flight: Flight) -> None:
+        """A pass started, or was extended at its very start."""
         ...
 
     def prefilled(self, request: Request, t_s: float, prefill: PrefillInstance) -> None:
         """A request's prompt is computed."""
         ...
+
+
+class Flight:
+    """One pass of a batch through the instance.
+
+    Attributes:
+        t0: its start [s].
+        t_end: its end [s].
+        requests: whose prompts it computes.
+        version: raised when it is extended.
+    """
+
+    __slots__ = ("requests", "t0", "t_end", "version")
+
+    def __init__(self, t0: float) -> None:
+        self.t0 = t0
+        self.t_end = inf
+        self.requests: list[Request] = []
+        self.version = 0
+
+
+class Rank:
+    """Queue, batch being filled and KV of one rank.
+
+    Attributes:
+        queue: requests to prefill.
+        queued_tokens: their prompt tokens.
+        tokens: prompt tokens assigned and not yet prefilled.
+        batch: requests of the pass that is starting.
+        batch_tokens: their prompt tokens.
+        sums: totals by attention group, kept where they differ from those of the log.
+    """
+
+    __slots__ = ("batch", "batch_tokens", "ledger", "queue", "queued_tokens", "sums", "tokens")
+
+    def __init__(self, plan: PoolPlan) -> None:
+        self.ledger = ledger(plan.footprint, plan.capacity_blocks)
+        self.queue: deque[Request] = deque()
+        self.queued_tokens = 0
+        self.tokens = 0
+        self.batch: list[Request] = []
+        self.batch_tokens = 0
+        self.sums = GroupTotals(plan.table.groups)
 
 
 class PrefillInstance:
@@ -54,149 +108,217 @@ class PrefillInstance:
         self.hooks = hooks
         self.log = log
         self.table = plan.table
+        self.stages = plan.table.stages
+        self.whole = plan.table.whole
+        self.nothing = [0] * len(plan.table.groups)
         self.budget = plan.max_num_batched_tokens
         self.max_seqs = plan.max_num_seqs
         self.max_wait_s = plan.max_wait_s
-        self.ledger = BlockLedger(plan.block_tokens, plan.capacity_blocks)
-        self.queue: deque[Request] = deque()
-        self.queued_tokens = 0
-        self.tokens = 0  # prompt tokens assigned and not yet prefilled
-        self.batch: list[Request] = []
-        self.batch_tokens = 0
-        self.busy = False
-        self.t0 = 0.0
-        self.t_end = 0.0
+        self.tokens = 0  # prompt tokens assigned and not yet prefilled, on all ranks
+        self.ranks = tuple(Rank(plan) for _ in range(plan.table.ranks))
+        self.flight: Flight | None = None  # the pass in the first stage
+        self.flights: deque[Flight] = deque()  # passes in later stages
+        self.free_s = inf  # when the first stage is free again; inf when it is free
+        self.last_s = 0.0  # when the latest pass but one ends
         self.wake_s = -1.0
         self.version = 0
-        self.callbacks = (self._on_timer,)
+        self.timer = Timer(self._on_timer)
+        self.landing = Timer(self._on_flight_end)
+
+    # ------------------------------------------------------------------ requests
 
     def enqueue(self, request: Request, t_s: float) -> None:
-        """A request joins the queue; at the very start of a batch it may still join that."""
-        self.queue.append(request)
-        self.queued_tokens += request.prompt_tokens
-        self.tokens += request.prompt_tokens
+        """A request joins the queue; at the very start of a pass it may still join that."""
+        rank = self.ranks[0]
+        if len(self.ranks) > 1:
+            self.outstanding_tokens(t_s)  # a boundary that is due is taken before it is read
+            for i, other in enumerate(self.ranks):
+                if other.tokens < rank.tokens:
+                    rank = other
+                    request.prefill_rank = i
+        rank.queue.append(request)
+        tokens = request.prompt_tokens
+        rank.queued_tokens += tokens
+        rank.tokens += tokens
+        self.tokens += tokens
         self.retry(t_s)
 
     def retry(self, t_s: float) -> None:
-        """Something that may have kept the head of the queue waiting has changed."""
-        if not self.busy:
+        """Something that may have kept the head of a queue waiting has changed."""
+        flight = self.flight
+        if flight is None:
             self._begin(t_s)
             return
         tie = TIE_REL * t_s if t_s > 1.0 else TIE_REL
-        if t_s <= self.t0 + tie and self.t_end > t_s + tie:
-            self._fill(self.t0)
-            self._start(self.t0)
+        if t_s <= flight.t0 + tie and self.free_s > t_s + tie:
+            self._fill(flight.t0)
+            self._start(flight)
 
     def release(self, request: Request, t_s: float) -> None:
         """A request's KV has left."""
-        self.ledger.held -= request.blocks
+        rank = self.ranks[request.prefill_rank]
+        rank.ledger.held -= request.blocks
         request.blocks = 0
-        if self.queue:
+        if rank.queue:
             self.retry(t_s)
 
     def outstanding_tokens(self, t_s: float, stop: int = 0) -> int:
         """Prompt tokens assigned and not yet prefilled, as of the last boundary."""
-        if self.busy and self.t_end <= t_s + (TIE_REL * t_s if t_s > 1.0 else TIE_REL):
-            self._end()
+        x = t_s + (TIE_REL * t_s if t_s > 1.0 else TIE_REL)
+        if self.flights:
+            while self.flights and self.flights[0].t_end <= x:
+                self._land(self.flights.popleft())
+        if self.free_s <= x:
+            self._free()
         return self.tokens
 
+    @property
+    def filling(self) -> bool:
+        """Whether the pass that is starting has a request already."""
+        return any(rank.batch for rank in self.ranks)
+
+    # ------------------------------------------------------------------ boundaries
+
     def _wake(self, t: float) -> None:
-        """Look at the queue again at ``t``."""
+        """Look at the queues again at ``t``."""
         if self.wake_s != t:
             self.wake_s = t
             self.version += 1
-            self.clock.at(t, self.callbacks, self.version, None, BOUNDARY + self.index)
+            self.clock.at(t, self.timer, self.version, BOUNDARY + self.index)
 
-    def _on_timer(self, timer: Timer) -> None:
-        if timer.version == self.version:
-            if self.busy:
-                self._end()
+    def _on_timer(self, version: int) -> None:
+        if version == self.version:
+            if self.flight is not None:
+                self._free()
             else:
                 wake_s = self.wake_s
                 self.wake_s = -1.0
                 self._begin(wake_s)
 
     def _begin(self, t: float) -> None:
-        if not self.queue:
-            return
         if self.max_wait_s > 0.0:
-            full = self.queued_tokens >= self.budget or len(self.queue) >= self.max_seqs
-            ready_s = self.queue[0].queued_s + self.max_wait_s
-            if not full and ready_s > t + tie_s(t):
+            ready_s = min(map(self._ready_s, self.ranks))
+            if t + tie_s(t) < ready_s < inf:
                 self._wake(ready_s)
                 return
-        self._fill(t)
-        if self.batch:
-            self._start(t)
+        if self._fill(t):
+            self._start(Flight(t))
 
-    def _fill(self, t: float) -> None:
-        """Move requests from the queue into the batch while they fit."""
-        queue = self.queue
-        batch = self.batch
-        ledger = self.ledger
-        while queue and len(batch) < self.max_seqs:
-            r = queue[0]
-            tokens = r.prompt_tokens
-            if batch and self.batch_tokens + tokens > self.budget:
-                break
-            blocks = ledger.blocks_for(tokens)
-            if blocks > ledger.capacity - ledger.held or not self.hooks.admits(r, t, self):
-                break
-            queue.popleft()
-            ledger.held += blocks
-            r.blocks = blocks
-            r.prefill_start_s = t
-            batch.append(r)
-            self.batch_tokens += tokens
-            self.queued_tokens -= tokens
-            if self.hooks.observed:
-                self.hooks.moved(t, r, State.PREFILLING, self.index)
+    def _ready_s(self, rank: Rank) -> float:
+        """When this rank's batch need not wait any longer: long ago if it is full."""
+        if not rank.queue:
+            return inf
+        if rank.queued_tokens >= self.budget or len(rank.queue) >= self.max_seqs:
+            return -inf
+        return rank.queue[0].queued_s + self.max_wait_s
 
-    def _start(self, t: float) -> None:
-        spans = [(0, r.prompt_tokens) for r in self.batch]
-        self.busy = True
+    def _fill(self, t: float) -> bool:
+        """Move requests from the queues into the batches while they fit; whether there are any."""
+        some = False
+        for rank in self.ranks:
+            queue = rank.queue
+            batch = rank.batch
+            ledger = rank.ledger
+            while queue and len(batch) < self.max_seqs:
+                r = queue[0]
+                tokens = r.prompt_tokens
+                if batch and rank.batch_tokens + tokens > self.budget:
+                    break
+                blocks = ledger.units_for(tokens)
+                if blocks > ledger.capacity - ledger.held:
+                    break
+                if self.hooks.promise_first and not self.hooks.admits(r, t, self):
+                    break
+                queue.popleft()
+                ledger.held += blocks
+                r.blocks = blocks
+                r.prefill_start_s = t
+                batch.append(r)
+                rank.batch_tokens += tokens
+                rank.queued_tokens -= tokens
+                if self.hooks.observed:
+                    self.hooks.moved(t, r, State.PREFILLING, self.index)
+            if batch:
+                some = True
+        return some
+
+    def _start(self, flight: Flight) -> None:
+        """The batches set out, or set out anew with who has joined at the very start."""
+        slowest = 0.0
+        tokens = 0
+        for rank in self.ranks:
+            if rank.batch:
+                spans = [(0, r.prompt_tokens) for r in rank.batch]
+                part_s = self.table.rank_mixed_s(0, self.nothing, spans, len(spans))
+                if part_s > slowest:
+                    slowest = part_s
+                tokens += rank.batch_tokens
+        pass_s = self.table.joined_s(slowest, tokens)
+        t = flight.t0
+        self.flight = flight
         self.wake_s = -1.0
-        self.t0 = t
-        self.t_end = end = t + self.table.mixed_s(0, 0, spans, len(spans))
+        flight.t_end = t + pass_s
+        if self.stages == 1:
+            self.free_s = flight.t_end
+        else:
+            self.free_s = t + pass_s / self.stages
+            flight.t_end = max(flight.t_end, self.last_s + pass_s / self.stages)
+        flight.version += 1
         self.version += 1
-        self.clock.at(end, self.callbacks, self.version, None, BOUNDARY + self.index)
-        self.hooks.started(self, t, end)
+        self.clock.at(self.free_s, self.timer, self.version, BOUNDARY + self.index)
+        if self.hooks.layerwise:
+            flight.requests = [r for rank in self.ranks for r in rank.batch]
+            self.hooks.started(self, flight)
 
-    def _end(self) -> None:
-        t = self.t_end
-        self.t_end = inf  # until the batch has been handed on, nothing else begins
+    def _free(self) -> None:
+        """The first stage has done with its pass: record it, hand on, begin the next."""
+        flight = self.flight
+        assert flight is not None
+        t = self.free_s
+        self.free_s = inf  # until the batch has been handed on, nothing else begins
         self.version += 1
-        batch = self.batch
-        self.batch = []
-        new = self.batch_tokens
-        self.batch_tokens = 0
-        self.tokens -= new
+        ranks = self.ranks
+        requests = ranks[0].batch
+        for rank in ranks[1:]:
+            requests = requests + rank.batch
+        flight.requests = requests
+        new = held = 0
+        for rank in ranks:
+            if not self.whole:
+                rank.sums.prefilled([(0, r.prompt_tokens) for r in rank.batch])
+            new += rank.batch_tokens
+            held += rank.ledger.held
+            rank.batch = []
+            rank.batch_tokens = 0
         pairs = 0.0
-        for r in batch:
+        for r in requests:
             pairs += 0.5 * r.prompt_tokens * r.prompt_tokens
-        log = self.log
-        log.buffer.extend(
-            (
-                self.index,
-                self.t0,
-                t,
-                1,
-                0,
-                0,
-                new,
-                pairs,
-                new,
-                len(batch),
-                0,
-                self.ledger.held,
-                len(batch),
-                t - self.t0,
-            )
-        )
-        if len(log.buffer) >= log.limit:
-            log.flush()
-        for r in batch:
+        count = len(requests)
+        t0 = flight.t0
+        buffer = self.log.buffer
+        buffer.extend((self.index, t0, t, 1, 0, 0, new, pairs, new, count, 0, held, count, t - t0))
+        if len(buffer) >= self.log.limit:
+            self.log.flush()
+        if self.stages == 1:
+            self._land(flight)
+        else:
+            self.last_s = flight.t_end
+            self.flights.append(flight)
+            self.clock.at(flight.t_end, self.landing, flight, BOUNDARY + self.index)
+        self.flight = None
+        self._begin(t)
+
+    def _on_flight_end(self, flight: Flight) -> None:
+        if self.flights and self.flights[0] is flight:  # else it was handed on when it was read
+            self.flights.popleft()
+            self._land(flight)
+
+    def _land(self, flight: Flight) -> None:
+        """A pass has ended: its prompts are computed."""
+        t = flight.t_end
+        for r in flight.requests:
+            self.tokens -= r.prompt_tokens
+            self.ranks[r.prefill_rank].tokens -= r.prompt_tokens
+        for r in flight.requests:
             r.prefill_end_s = t
             self.hooks.prefilled(r, t, self)
-        self.busy = False
-        self._begin(t)

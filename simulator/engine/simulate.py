@@ -108,6 +108,8 @@ def simulate_deployment(
     kept = log.rows()
     for key in TOTALS:
         instances[key] = log.totals[key]
+    for name, values in cluster.group_totals().items():
+        instances[name] = values
     return Run(
         deployment=deployment,
         workload=workload,
@@ -147,7 +149,11 @@ def _instances(deployment: Deployment) -> pd.DataFrame:
     """One row an instance, in the engine's order: prefill pools, then decode or colocated ones."""
     d = deployment
     pools = [*d.role("prefill"), *d.role("decode"), *d.role("colocated")]
-    rows = [(p.name, p.role, p.tp, p.capacity_blocks) for p in pools for _ in range(p.instances)]
+    rows = [
+        (p.name, p.role, p.tp, p.capacity_blocks * p.table.ranks)
+        for p in pools
+        for _ in range(p.instances)
+    ]
     table = pd.DataFrame(rows, columns=["pool", "role", "gpus", "capacity_blocks"])
     table.insert(0, "instance", range(len(table)))
     return table

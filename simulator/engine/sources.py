@@ -41,16 +41,15 @@ class OpenSource:
         self.latency_s = latency_s
         self.clock = clock
         self.sink = sink
-        self.callbacks = (self._on_arrival,)
+        self.timer = Timer(self._on_arrival)
         self._schedule()
 
     def _schedule(self) -> None:
         request = next(self.requests, None)
         if request is not None:
-            self.clock.at(request.arrival_s + self.latency_s, self.callbacks, 0, request)
+            self.clock.at(request.arrival_s + self.latency_s, self.timer, request)
 
-    def _on_arrival(self, timer: Timer) -> None:
-        request: Request = timer.payload
+    def _on_arrival(self, request: Request) -> None:
         self._schedule()
         self.sink.arrive(request, request.arrival_s + self.latency_s)
 
@@ -70,7 +69,7 @@ class ClosedSource:
         self.latency_s = latency_s
         self.clock = clock
         self.sink = sink
-        self.callbacks = (self._on_arrival,)
+        self.timer = Timer(self._on_arrival)
         for _ in range(workload.closed_loop.concurrency):
             self.ended(0.0)
 
@@ -79,8 +78,7 @@ class ClosedSource:
         request = next(self.requests, None)
         if request is not None:
             request.arrival_s = t_s
-            self.clock.at(t_s + self.latency_s, self.callbacks, 0, request)
+            self.clock.at(t_s + self.latency_s, self.timer, request)
 
-    def _on_arrival(self, timer: Timer) -> None:
-        request: Request = timer.payload
+    def _on_arrival(self, request: Request) -> None:
         self.sink.arrive(request, request.arrival_s + self.latency_s)

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-Reads = float | tuple[float, ...] | list[float]
+Reads = float | Sequence[float]
 """KV tokens read by a batch: one number for each attention group, or a number if there is one."""
 
 Chunks = Sequence[tuple[int, int]]
@@ -210,14 +210,9 @@ class StepTable:
         return self.pieces[0].b[0]
 
     @property
-    def affine(self) -> bool:
-        """One group that reads everything, and one piece: a decode step is affine in ΣL."""
-        return len(self.pieces) == 1 and not self.windowed and len(self.groups) == 1
-
-    @property
-    def windowed(self) -> bool:
-        """Whether some group does not read the whole context."""
-        return any(group.span is not None for group in self.groups)
+    def whole(self) -> bool:
+        """Whether there is one attention group and it reads everything: B and ΣL say it all."""
+        return len(self.groups) == 1 and self.groups[0].span is None
 
     # ------------------------------------------------------------------ one rank
 
@@ -285,4 +280,4 @@ class StepTable:
 
 
 def _reads(reads: Reads) -> Sequence[float]:
-    return reads if isinstance(reads, (tuple, list)) else (reads,)
+    return (reads,) if isinstance(reads, (int, float)) else reads

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwprofiles import GpuProfile
+from simulator.kvcache import Footprint
 from simulator.model import ModelSpec, Parallel
 from simulator.perf.step import StepModel
 from simulator.perf.table import StepTable
@@ -30,9 +31,11 @@ class PoolPlan:
         step: vectorised step-time model.
         table: the same, tabulated for the engine up to this pool's limits.
         block_tokens: tokens per KV block.
-        capacity_blocks: KV blocks of one instance (every rank holds its share of each block).
-        max_num_seqs: sequences that may decode together.
-        max_num_batched_tokens: new tokens one step may compute (prefill and chunk budget).
+        capacity_blocks: KV units of one instance (every GPU holds its share of each): blocks, where
+            there is one attention group (``footprint``). With lock-step ranks, of one rank.
+        max_num_seqs: sequences that may decode together; with lock-step ranks, on each.
+        max_num_batched_tokens: new tokens one step may compute (prefill and chunk budget); with
+            lock-step ranks, on each.
         max_wait_s: longest time a prefill batch waits to fill [s] (prefill role only).
         nics: network interfaces of one instance.
         usd_per_gpu_hour: price of one GPU [USD/h].
@@ -57,6 +60,17 @@ class PoolPlan:
     def tp(self) -> int:
         """Tensor-parallel degree of an attention rank."""
         return self.parallel.tp
+
+    @property
+    def footprint(self) -> Footprint:
+        """How much KV memory sequences take."""
+        groups = tuple((group.units, group.span) for group in self.table.groups)
+        return Footprint(self.block_tokens, groups)
+
+    @property
+    def holds_tokens(self) -> int:
+        """Longest sequence whose KV an instance, or one of its ranks, can hold [tokens]."""
+        return self.footprint.tokens_within(self.capacity_blocks)
 
     @property
     def gpus(self) -> int:
@@ -100,8 +114,8 @@ class Deployment:
         model: the model served.
         pools: prefill pools and decode pools, or colocated pools.
         link: fabric between them; None when colocated.
-        kv_wire_bytes_per_token: KV bytes one prompt token puts on the wire (each unique KV head
-            once, however many ranks replicate it) [bytes/token].
+        kv_wire_bytes_per_token: KV bytes one prompt token puts on the wire while it lies within
+            every window (each unique KV head once, however many ranks replicate it) [bytes/token].
         first_token: who emits token 1.
         reserve: when decode blocks are promised.
         transfer: whole KV after prefill, or layer by layer behind it.
@@ -110,6 +124,8 @@ class Deployment:
         router_latency_s: time from arrival to the queue of an instance [s].
         grid_gco2_per_kwh: carbon of the electricity [g CO2e/kWh]; None if not given.
         pue: energy of the data centre over that of its IT equipment.
+        kv_wire_windows: (tokens kept [tokens], bytes per token [bytes/token]) of the attention
+            groups that keep a window only: what lies outside is not sent.
     """
 
     name: str
@@ -126,6 +142,15 @@ class Deployment:
     router_latency_s: float
     grid_gco2_per_kwh: float | None = None
     pue: float = 1.0
+    kv_wire_windows: tuple[tuple[int, float], ...] = ()
+
+    def wire_bytes(self, prompt_tokens: int) -> float:
+        """KV bytes a prompt puts on the wire [bytes]: ``Σ_g bytes_g · min(prompt, window_g)``."""
+        size = prompt_tokens * self.kv_wire_bytes_per_token
+        for window, per_token in self.kv_wire_windows:
+            if prompt_tokens > window:
+                size -= (prompt_tokens - window) * per_token
+        return size
 
     def role(self, role: Role) -> tuple[PoolPlan, ...]:
         """The pools with this role, in scenario order."""

@@ -1,0 +1,172 @@
+"""Attention data parallelism: ranks with batches of their own that step together.
+
+Each rank holds its own sequences and their KV and runs the scheduler for itself; the experts are
+spread over all ranks, so that every layer ends with all of them meeting. A step takes as long as its
+slowest rank, plus what the ranks do jointly; a rank without work takes part for nothing. Every
+boundary is one of all ranks. A newcomer goes to the rank with the fewest outstanding tokens, equal
+ones to the lowest, and stays there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from simulator.engine.clock import Clock
+from simulator.engine.core import Batch, Line
+from simulator.engine.hooks import Hooks
+from simulator.engine.strides import Strider, lead
+from simulator.records import StrideLog
+from simulator.request import NEVER, Request
+from simulator.scenario.deployment import FirstToken, PoolPlan
+from simulator.units import tie_s
+
+
+class LockStepInstance(Strider):
+    """One decode or colocated instance of several ranks; arguments as ``BatchInstance``."""
+
+    __slots__ = ("ranks",)
+
+    def __init__(
+        self,
+        index: int,
+        plan: PoolPlan,
+        clock: Clock,
+        hooks: Hooks,
+        log: StrideLog,
+        first_token: FirstToken,
+    ) -> None:
+        super().__init__(index, plan, clock, hooks, log)
+        self.ranks = tuple(
+            Batch(index, plan, hooks, log, first_token) for _ in range(plan.table.ranks)
+        )
+
+    # ------------------------------------------------------------------ newcomers
+
+    def enqueue(self, request: Request, t_s: float) -> None:
+        """A request arrives to be prefilled and decoded here."""
+        request.rank = rank = self._least(range(len(self.ranks)), t_s)
+        batch = self.ranks[rank]
+        batch.wait(request)
+        self._newcomer(batch, t_s)
+
+    def land(self, request: Request, t_s: float) -> None:
+        """A request's KV has arrived; its blocks were reserved on one of the ranks."""
+        batch = self.ranks[request.rank]
+        batch.landed.append(request)
+        self._newcomer(batch, t_s)
+
+    # ------------------------------------------------------------------ reading, mid-stride
+
+    def _passed(self, t_s: float) -> int:
+        """Steps of the stride under way that have ended at ``t_s``, a boundary due taken first."""
+        self.sync(t_s)
+        return self._steps_until(t_s + tie_s(t_s)) if self.k > 1 else 0
+
+    def _least(self, ranks: Iterable[int], t_s: float) -> int:
+        """Among ``ranks``, the one with the fewest outstanding tokens as of the last boundary."""
+        passed = self._passed(t_s)
+
+        def outstanding(rank: int) -> int:
+            batch = self.ranks[rank]
+            return batch.kv + batch.pending_tokens + passed * batch.batch
+
+        return min(ranks, key=outstanding)
+
+    def outstanding_tokens(self, t_s: float, stop: int) -> int:
+        """KV tokens resident, promised or to be computed on all ranks, as of the last boundary."""
+        passed = self._passed(t_s)
+        return sum(b.kv + b.pending_tokens + passed * b.batch for b in self.ranks)
+
+    def has_room(self, tokens: int, t_s: float) -> bool:
+        """Whether some rank can promise blocks for ``tokens`` as of the last boundary."""
+        return bool(self._able(tokens, t_s))
+
+    def _able(self, tokens: int, t_s: float) -> list[int]:
+        """Ranks with room for ``tokens``."""
+        passed = self._passed(t_s)
+        return [i for i, b in enumerate(self.ranks) if b.room(b.ledger.units_for(tokens), passed)]
+
+    def reserve(self, request: Request, tokens: int, t_s: float) -> None:
+        """Promise blocks for the ``tokens`` of a transfer on one of the ranks that have room."""
+        request.rank = rank = self._least(self._able(tokens, t_s), t_s)
+        batch = self.ranks[rank]
+        request.reserved = units = batch.ledger.units_for(tokens)
+        batch.promise(units, tokens)
+        k = self.k
+        if k > 1:
+            able = batch.steps_promised(k)
+            if able < k:
+                self._cut(able)
+
+    # ------------------------------------------------------------------ boundaries
+
+    def _end(self) -> None:
+        t = self.t_end
+        k = self.k
+        d0 = self.d0
+        self.k = 0
+        self.version += 1
+        rows = [batch.advance(t, k, self.t0 + d0) for batch in self.ranks]
+        buffer = self.log.buffer
+        buffer.extend((self.index, self.t0, t, k, *map(sum, zip(*rows, strict=True)), d0))
+        if len(buffer) >= self.log.limit:
+            self.log.flush()
+        self.begin(t)
+
+    def begin(self, t: float) -> None:
+        """Decide what the step that starts at ``t`` does on each rank, and how many follow."""
+        self.t0 = t
+        self.wake_s = NEVER
+        for batch in self.ranks:
+            batch.schedule(t)
+        self._plan(t)
+
+    def _again(self, batch: Batch) -> None:
+        batch.schedule(self.t0)
+        self._plan(self.t0)
+
+    def _plan(self, t: float) -> None:
+        working = [batch for batch in self.ranks if batch.batch or batch.chunks]
+        if not working:
+            self.k = 0
+        elif any(batch.chunks for batch in working):
+            self._plan_mixed(t, working)
+        else:
+            self._plan_decode(t, working)
+        released = False
+        for batch in self.ranks:
+            released |= batch.released
+            batch.released = False
+        if released:
+            self.hooks.freed(t)
+
+    def _plan_mixed(self, t: float, working: list[Batch]) -> None:
+        table = self.table
+        slowest = 0.0
+        tokens = 0
+        for batch in working:
+            n = batch.batch
+            if batch.chunks:
+                new, _, _, ends = batch.chunked
+                part_s = table.rank_mixed_s(n, batch.reads(), batch.spans, n + ends)
+                tokens += n + new
+            else:
+                part_s = table.rank_decode_s(n, batch.reads())
+                tokens += n
+            if part_s > slowest:
+                slowest = part_s
+        self._stride(t, 1, table.joined_s(slowest, tokens), 0.0)
+
+    def _plan_decode(self, t: float, working: list[Batch]) -> None:
+        table = self.table
+        joint_s = 0.0
+        if table.joint_s is not None:
+            joint_s = table.joint_s[sum(batch.batch for batch in working)]
+        k = min(batch.steps() for batch in working)
+        lines: list[Line] = [(table.host_s, 0.0)]
+        for batch in working:
+            lines.extend(
+                (first_s + joint_s, growth_s) for first_s, growth_s in batch.lines(table.pieces)
+            )
+        d0, rise, k = lead(lines, k)
+        self._stride(t, k, d0, rise)
