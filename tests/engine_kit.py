@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,48 @@ def plain_table(
         groups=(attention,),
         pieces=(StepPiece(a, (b,)),),
     )
+
+
+def grouped(plain: StepTable, kind: str = "plain", ranks: int = 1, stages: int = 1) -> StepTable:
+    """A table with the same order of times, of a model or parallelism of another kind.
+
+    Windows, chunks and the places where pieces cross are small, so that short tests meet them.
+    """
+    attention, piece = plain.groups[0], plain.pieces[0]
+    per_kv = attention.decode[0].token_s
+    windowed = replace(attention, window=24, units=2, prefill_pair_s=3e-9)
+    local = replace(attention, local_chunk=19, units=3, prefill_read_s=2e-9)
+    n = len(piece.a)
+    half, twice = [0.5 * x for x in piece.b[0]], [2.0 * x for x in piece.b[0]]
+    latency = AttentionPiece([1e-3 * (b > 0) for b in range(n)], 0.1 * per_kv)
+    groups = {
+        "plain": (attention,),
+        "pieces": (replace(attention, decode=(*attention.decode, latency)),),
+        "windowed": (attention, windowed),
+        "window": (replace(attention, window=40),),
+        "local": (attention, local),
+        "everything": (attention, windowed, replace(local, decode=(*local.decode, latency))),
+    }[kind]
+    g = len(groups)
+    pieces = (StepPiece(piece.a, (piece.b[0], *[half] * (g - 1))),)
+    if kind in ("pieces", "everything"):
+        later, last = [0.98 * x for x in piece.a], [0.9 * x for x in piece.a]
+        pieces += (
+            StepPiece(later, (twice, *[half] * (g - 1))),
+            StepPiece(last, (half, *[[4.0 * x for x in piece.b[0]]] * (g - 1))),
+        )
+    joint = [1e-3 * (m > 0) + 1e-5 * m for m in range(ranks * plain.max_tokens + 1)]
+    return replace(
+        plain,
+        groups=groups,
+        pieces=pieces,
+        joint_s=joint if ranks > 1 else None,
+        ranks=ranks,
+        stages=stages,
+    )
+
+
+KINDS = ("plain", "pieces", "windowed", "window", "local", "everything")
 
 
 def pool(role: str, **kw: Any) -> PoolPlan:

@@ -13,7 +13,7 @@ from simulator.engine import simulate_deployment
 from simulator.run import Run
 from simulator.scenario.deployment import Deployment, PoolPlan
 from simulator.workload import Requests
-from tests.engine_kit import INF, deployment, link, pool, requests, table
+from tests.engine_kit import INF, KINDS, deployment, grouped, link, pool, requests, table
 
 EXACT = (
     "id",
@@ -38,6 +38,9 @@ def assert_same(fast: Run, slow: Run) -> None:
         np.testing.assert_allclose(
             fast.instances[name], slow.instances[name], rtol=1e-9, atol=1e-9, err_msg=name
         )
+    assert list(fast.instances) == list(slow.instances)
+    for name in (c for c in fast.instances if "_g" in c):  # by attention group
+        np.testing.assert_allclose(fast.instances[name], slow.instances[name], rtol=1e-9)
     assert fast.itl.n == pytest.approx(slow.itl.n)
     assert fast.itl.mean_s() == pytest.approx(slow.itl.mean_s(), rel=1e-9, nan_ok=True)
 
@@ -73,19 +76,23 @@ SERVER = st.fixed_dictionaries(
         "instances": st.integers(1, 3),
         "block": st.sampled_from([1, 4, 16]),
         "capacity_tokens": st.sampled_from([300, 400, 5000]),
+        "ranks": st.sampled_from([1, 1, 2, 3, 4]),
     }
 )
 
 
-def server(role: str, k: Knobs) -> PoolPlan:
+def server(role: str, k: Knobs, kind: str = "plain") -> PoolPlan:
+    plain = table(host_s=k["host_s"], max_seqs=k["max_seqs"], per_kv=k["per_kv"])
+    steps = grouped(plain, kind, k["ranks"])
+    units = max(g.units for g in steps.groups)
     return pool(
         role,
-        table=table(host_s=k["host_s"], max_seqs=k["max_seqs"], per_kv=k["per_kv"]),
+        table=steps,
         max_num_seqs=k["max_seqs"],
         max_num_batched_tokens=k["budget"],
         instances=k["instances"],
         block_tokens=k["block"],
-        capacity_blocks=-(-k["capacity_tokens"] // k["block"]),
+        capacity_blocks=-(-k["capacity_tokens"] // k["block"]) * units,
     )
 
 
@@ -108,15 +115,18 @@ FABRIC = st.fixed_dictionaries(
         "nic": st.sampled_from([(2e4, 0.0), (2e4, 1e-5), (1e6, 0.0), (INF, 0.0)]),
         "latency_s": st.sampled_from([0.0, 1e-3]),
         "spine": st.sampled_from([INF, 3e4]),
+        "prefill_ranks": st.sampled_from([1, 1, 2]),
+        "stages": st.sampled_from([1, 1, 2, 4]),
         "prefill_router": ROUTERS,
         "decode_router": ROUTERS,
     }
 )
 
 
-def disaggregated(f: Knobs, k: Knobs) -> Deployment:
+def disaggregated(f: Knobs, k: Knobs, kind: str = "plain") -> Deployment:
     prefill = pool(
         "prefill",
+        table=grouped(table(), kind, f["prefill_ranks"], f["stages"]),
         instances=f["prefills"],
         max_num_seqs=f["prefill_seqs"],
         max_wait_s=f["max_wait_s"],
@@ -124,7 +134,7 @@ def disaggregated(f: Knobs, k: Knobs) -> Deployment:
     )
     return deployment(
         prefill,
-        server("decode", k),
+        server("decode", k, kind),
         first_token=f["first_token"],
         reserve=f["order"][0],
         transfer=f["order"][1],
@@ -140,37 +150,40 @@ def disaggregated(f: Knobs, k: Knobs) -> Deployment:
 
 
 COMMON = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @COMMON
-@given(FABRIC, SERVER, workloads())
-def test_disaggregated_strides_equal_steps(f: Knobs, k: Knobs, w: Requests) -> None:
-    assert_same(*both(disaggregated(f, k), w))
+@given(f=FABRIC, k=SERVER, w=workloads())
+def test_disaggregated_strides_equal_steps(kind: str, f: Knobs, k: Knobs, w: Requests) -> None:
+    assert_same(*both(disaggregated(f, k, kind), w))
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @COMMON
-@given(SERVER, workloads(), ROUTERS, st.sampled_from([0.0, 0.003]))
+@given(k=SERVER, w=workloads(), router=ROUTERS, latency_s=st.sampled_from([0.0, 0.003]))
 def test_colocated_strides_equal_steps(
-    k: Knobs, w: Requests, router: str, latency_s: float
+    kind: str, k: Knobs, w: Requests, router: str, latency_s: float
 ) -> None:
-    d = deployment(server("colocated", k), prefill_router=router, router_latency_s=latency_s)
+    d = deployment(server("colocated", k, kind), prefill_router=router, router_latency_s=latency_s)
     assert_same(*both(d, w))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(
+    st.sampled_from(KINDS),
     SERVER,
     workloads(longest=60),
     st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0.0, 3e-16, -3e-16, 1e-10, -1e-10])),
              min_size=1, max_size=5),
 )  # fmt: skip
 def test_arrivals_on_step_boundaries_join_there(
-    k: Knobs, w: Requests, joins: list[tuple[int, float]]
+    kind: str, k: Knobs, w: Requests, joins: list[tuple[int, float]]
 ) -> None:
     """Newcomers placed, one after another, on a boundary of the run so far, or a hair beside it."""
-    d = deployment(server("colocated", k))
+    d = deployment(server("colocated", k, kind))
     if w.closed_loop is not None:
         w = requests(w.arrival_s.tolist(), w.prompt_tokens.tolist(), w.output_tokens.tolist())
     for which, offset in joins:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from simulator.engine import simulate_deployment
-from simulator.perf.table import AttentionGroupPlan, AttentionPiece
+from simulator.perf.table import AttentionGroupPlan, AttentionPiece, StepPiece, StepTable
 from simulator.run import Run
 from simulator.scenario.deployment import Deployment
 from tests.engine_kit import deployment, link, plain_table, pool, requests
@@ -114,3 +117,97 @@ def test_eviction_and_recompute(reference: bool) -> None:
     assert ms(run, "last_token_s") == [99.0, 140.0]
     # r0: four gaps of 12, three of 11; r1: four of 12, 118-66, two of 11
     assert run.itl.mean_s() == pytest.approx((0.048 + 0.033 + 0.048 + 0.052 + 0.022) / 14)
+
+
+def round_table(**kw: Any) -> StepTable:
+    """``ROUND`` with some of its parts replaced."""
+    return replace(ROUND, **kw)
+
+
+@both_paths
+def test_window_edges(reference: bool) -> None:
+    """A decode step takes 10 + S ms, S the KV tokens read; window 6, blocks of 2, capacity 3.
+
+    0–13     r0's prompt of 3: token 1, context 4
+    13–27    reads 4 (14 ms); 27–42 reads 5 (15); 42–58 reads 6 (16): context 7, the window is full
+    58–106   three more steps that read 6 (16 ms each): tokens 5, 6, 7
+    r1 arrives at 50 with a prompt of 3: r0 holds ceil(min(7, 6)/2) = 3 blocks for ever, so r1 waits
+    106–119  r1's prompt; one output token
+    """
+    n = 65
+    group = AttentionGroupPlan((AttentionPiece([0.0] * n, 0.001),), 0.0, 0.0, 0.0, 0.0, window=6)
+    steps = round_table(
+        groups=(group,),
+        pieces=(StepPiece([0.0, *[0.010] * (n - 1)], ([0.001] * n,)),),
+    )
+    d = deployment(pool("colocated", table=steps, block_tokens=2, capacity_blocks=3))
+    run = simulate_deployment(d, requests([0.0, 0.050], 3, [7, 1]), reference=reference)
+    assert ms(run, "first_token_s") == [13.0, 119.0]
+    assert ms(run, "last_token_s") == [106.0, 119.0]
+    assert run.instances["kv_token_steps_g0"].tolist() == [3 + 4 + 5 + 6 * 4 + 3]
+
+
+@both_paths
+def test_lock_step_ranks(reference: bool) -> None:
+    """Two ranks; a rank's step over m tokens takes 10 + m ms, and all together 1 ms a token.
+
+    r0 goes to rank 0, r1 (fewer tokens there: none) to rank 1, both at 0.
+    0–44     prompts 20 and 4: max(30, 14) + 24·1 → 54 ms: token 1 of both at 54
+    54–67    one token each: 11 + 2 = 13 ms: r1 has its last at 67
+    r2 arrives at 60 with a prompt of 6: rank 0 holds 21 tokens, rank 1 holds 5: it goes to rank 1
+    67–90    r0 decodes (11 ms) beside r2's prompt (16 ms): 16 + 7 = 23 ms; both end at 90
+    """
+    steps = round_table(ranks=2, joint_s=[0.001 * m for m in range(4000)])
+    d = deployment(pool("colocated", table=steps))
+    run = simulate_deployment(
+        d, requests([0.0, 0.0, 0.060], [20, 4, 6], [3, 2, 1]), reference=reference
+    )
+    assert ms(run, "first_token_s") == [54.0, 54.0, 90.0]
+    assert ms(run, "last_token_s") == [90.0, 67.0, 90.0]
+    assert run.instances["busy_s"].tolist() == pytest.approx([0.090])
+
+
+def test_pipelined_prefill() -> None:
+    """Two stages of equal length; prompts run one at a time.
+
+    r0 (30 tokens, 40 ms) enters at 0, leaves the first stage at 20 and ends at 40
+    r1 (10 tokens, 20 ms) enters at 20: alone it would end at 40, but its second stage waits for
+       r0 to leave it at 40: 40 + 10 = 50
+    r2 (50 tokens, 60 ms) enters at 30, when r1 has left the first stage, and ends at 90
+    """
+    d = deployment(
+        pool("prefill", table=round_table(stages=2), max_num_seqs=1),
+        pool("decode", table=ROUND),
+        first_token="prefill",
+    )
+    run = simulate_deployment(d, requests([0.0] * 3, [30, 10, 50], 1))
+    assert ms(run, "prefill_start_s") == [0.0, 20.0, 30.0]
+    assert ms(run, "first_token_s") == [40.0, 50.0, 90.0]
+    assert run.instances["busy_s"][0] == pytest.approx(0.060)
+
+
+def test_lock_step_prefill() -> None:
+    """Two ranks, each with its own queue: 10 + m ms on the slower rank, 1 ms a token of both.
+
+    0–54     r0 (20 tokens) on rank 0 and r1 (4) on rank 1: max(30, 14) + 24
+    r2 (6) and r3 (7) arrive at 10: rank 1 has fewer tokens both times (4, then 10, of rank 0's 20)
+    54–90    r2 and r3 on rank 1: 10 + 13 + 13
+    """
+    steps = round_table(ranks=2, joint_s=[0.001 * m for m in range(4000)])
+    d = deployment(pool("prefill", table=steps), pool("decode", table=ROUND), first_token="prefill")
+    run = simulate_deployment(d, requests([0.0, 0.0, 0.01, 0.01], [20, 4, 6, 7], 1))
+    assert ms(run, "first_token_s") == [54.0, 54.0, 90.0, 90.0]
+
+
+@both_paths
+def test_only_the_window_of_a_prompt_is_sent(reference: bool) -> None:
+    """100 tokens: 60 B a token of layers that read all, 40 B of layers that read 25 tokens."""
+    d = deployment(
+        pool("prefill", table=ROUND),
+        pool("decode", table=ROUND),
+        link=link(nic_bytes_per_s=1e6, base_latency_s=0.0),
+        kv_wire_bytes_per_token=100.0,
+        kv_wire_windows=((25, 40.0),),
+    )
+    run = simulate_deployment(d, requests([0.0], 100, 2), reference=reference).requests.iloc[0]
+    assert run.landed_s - run.prefill_end_s == pytest.approx((100 * 60 + 25 * 40) / 1e6)

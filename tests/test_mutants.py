@@ -8,11 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulator.engine import admission, batch, cluster, links, prefill, simulate_deployment
-from simulator.kvcache import BlockLedger
+from simulator.engine import (
+    admission,
+    batch,
+    cluster,
+    groups,
+    links,
+    lockstep,
+    prefill,
+    simulate_deployment,
+    strides,
+)
+from simulator.kvcache import BlockLedger, GroupedLedger
+from simulator.scenario.deployment import Deployment
 from simulator.theory import lindley
+from simulator.workload import Requests
 from tests import test_golden
-from tests.engine_kit import deployment, pool, requests
+from tests.engine_kit import deployment, grouped, pool, requests, table
 from tests.test_engine import (
     Ledger,
     service_s,
@@ -53,17 +65,43 @@ def conservation_check() -> None:
     Ledger(*busy_cluster()).check_end()
 
 
+def every_kind(check: Callable[[Deployment, Requests], None]) -> None:
+    """Attention groups, pieces and lock-step ranks, with little KV memory."""
+    rng = np.random.default_rng(3)
+    w = requests(
+        np.cumsum(rng.exponential(0.015, 90)), rng.integers(1, 90, 90), rng.integers(1, 70, 90)
+    )
+    for role in ("colocated", "decode"):
+        steps = grouped(table(per_kv=1e-5), "everything", ranks=3)
+        servers = pool(role, table=steps, capacity_blocks=90, max_num_seqs=8)
+        prefill = pool("prefill", table=grouped(table(), "windowed", 2, 2), max_num_seqs=2)
+        check(deployment(*([prefill] * (role == "decode")), servers), w)
+
+
+def kinds_equivalence_check() -> None:
+    every_kind(lambda d, w: assert_same(*both(d, w)))
+
+
+def kinds_conservation_check() -> None:
+    every_kind(lambda d, w: Ledger(d, w).check_end())
+
+
 def golden_check() -> None:
     test_golden.test_disaggregated(False)
     test_golden.test_who_emits_the_first_token(False)
     test_golden.test_colocated_chunks(False)
     test_golden.test_eviction_and_recompute(False)
+    test_golden.test_pipelined_prefill()
+    test_golden.test_lock_step_prefill()
+    test_golden.test_only_the_window_of_a_prompt_is_sent(False)
 
 
 CHECKS: dict[str, Check] = {
     "lindley": lindley_check,
     "equivalence": equivalence_check,
     "conservation": conservation_check,
+    "equivalence of every kind": kinds_equivalence_check,
+    "conservation of every kind": kinds_conservation_check,
     "golden": golden_check,
     "fair": test_64_transfers_into_one_nic_share_it_fairly,
 }
@@ -117,9 +155,9 @@ def plant_flat_steps(mp: pytest.MonkeyPatch) -> None:
 def plant_lost_transfer(mp: pytest.MonkeyPatch) -> None:
     original = cluster.Cluster._on_land
 
-    def land(self: Any, timer: Any) -> None:
-        if timer.payload[0].id != 7:
-            original(self, timer)
+    def land(self: Any, landed: Any) -> None:
+        if landed[0].id != 7:
+            original(self, landed)
 
     mp.setattr(cluster.Cluster, "_on_land", land)
 
@@ -159,6 +197,92 @@ def plant_first_token_at_landing(mp: pytest.MonkeyPatch) -> None:
     mp.setattr(batch.BatchInstance, "land", land)
 
 
+def plant_edges_ignored(mp: pytest.MonkeyPatch) -> None:
+    mp.setattr(groups.GroupSums, "steps_to_edge", lambda self, n: 1 << 60)
+
+
+def plant_windows_that_never_fill(mp: pytest.MonkeyPatch) -> None:
+    original = BlockLedger.stop_growing
+
+    def stop(self: Any, offset: int, units: int) -> None:
+        if units < 0 or units > 3:  # joining and leaving are as before
+            original(self, offset, units)
+
+    mp.setattr(GroupedLedger, "stop_growing", stop)
+
+
+def plant_chunks_that_never_end(mp: pytest.MonkeyPatch) -> None:
+    original = groups._next_edge
+
+    def edge(group: Any, context: int) -> int:
+        return 0 if group.local_chunk else original(group, context)
+
+    mp.setattr(groups, "_next_edge", edge)
+
+
+def plant_one_piece_for_ever(mp: pytest.MonkeyPatch) -> None:
+    mp.setattr(strides, "lead", lambda lines, k: (*max(lines), k))
+    mp.setattr(lockstep, "lead", lambda lines, k: (*max(lines), k))
+    mp.setattr(batch, "lead", lambda lines, k: (*max(lines), k))
+
+
+def plant_ranks_that_do_not_wait(mp: pytest.MonkeyPatch) -> None:
+    original = lockstep.LockStepInstance._plan_decode
+
+    def plan(self: Any, t: float, working: Any) -> None:
+        original(self, t, working[:1])
+
+    mp.setattr(lockstep.LockStepInstance, "_plan_decode", plan)
+
+
+def plant_everybody_to_rank_0(mp: pytest.MonkeyPatch) -> None:
+    mp.setattr(lockstep.LockStepInstance, "_least", lambda self, ranks, t_s: min(ranks))
+
+
+def plant_landing_on_rank_0(mp: pytest.MonkeyPatch) -> None:
+    original = lockstep.LockStepInstance.land
+
+    def land(self: Any, request: Any, t_s: float) -> None:
+        request.rank = 0
+        original(self, request, t_s)
+
+    mp.setattr(lockstep.LockStepInstance, "land", land)
+
+
+def plant_overtaking_passes(mp: pytest.MonkeyPatch) -> None:
+    original = prefill.PrefillInstance._start
+
+    def start(self: Any, flight: Any) -> None:
+        self.last_s = 0.0
+        original(self, flight)
+
+    mp.setattr(prefill.PrefillInstance, "_start", start)
+
+
+def plant_one_pass_at_a_time(mp: pytest.MonkeyPatch) -> None:
+    original = prefill.PrefillInstance.__init__
+
+    def init(self: Any, *args: Any) -> None:
+        original(self, *args)
+        self.stages = 1
+
+    mp.setattr(prefill.PrefillInstance, "__init__", init)
+
+
+def plant_prefill_on_rank_0(mp: pytest.MonkeyPatch) -> None:
+    original = prefill.PrefillInstance.__init__
+
+    def init(self: Any, *args: Any) -> None:
+        original(self, *args)
+        self.ranks = (self.ranks[0],) * len(self.ranks)
+
+    mp.setattr(prefill.PrefillInstance, "__init__", init)
+
+
+def plant_whole_prompts_on_the_wire(mp: pytest.MonkeyPatch) -> None:
+    mp.setattr(Deployment, "wire_bytes", lambda self, tokens: tokens * self.kv_wire_bytes_per_token)
+
+
 MUTANTS = [
     (plant_lifo, "lindley"),
     (plant_long_stride, "equivalence"),
@@ -170,6 +294,17 @@ MUTANTS = [
     (plant_evict_the_oldest, "golden"),
     (plant_unshared_links, "fair"),
     (plant_first_token_at_landing, "golden"),
+    (plant_edges_ignored, "equivalence of every kind"),
+    (plant_windows_that_never_fill, "conservation of every kind"),
+    (plant_chunks_that_never_end, "conservation of every kind"),
+    (plant_one_piece_for_ever, "equivalence of every kind"),
+    (plant_ranks_that_do_not_wait, "equivalence of every kind"),
+    (plant_everybody_to_rank_0, "equivalence of every kind"),
+    (plant_landing_on_rank_0, "conservation of every kind"),
+    (plant_overtaking_passes, "golden"),
+    (plant_one_pass_at_a_time, "golden"),
+    (plant_prefill_on_rank_0, "golden"),
+    (plant_whole_prompts_on_the_wire, "golden"),
 ]
 
 
