@@ -94,8 +94,11 @@ class Cluster:
                     kind(index, pool, self.clock, self, log, self.deployment.first_token)
                 )
                 index += 1
-        self.prompt_limit = min((_tokens(p.plan) for p in self.prefills), default=1 << 60)
-        self.total_limit = min(_tokens(s.plan) for s in self.servers)
+        plans = [p.plan for p in self.prefills]
+        self.prompt_limit = min(
+            (min(p.holds_tokens, p.table.max_tokens) for p in plans), default=1 << 60
+        )
+        self.total_limit = min(s.plan.holds_tokens for s in self.servers)
 
     def _build_links(self) -> None:
         link = self.deployment.link
@@ -361,8 +364,3 @@ def _sums(instance: PrefillInstance | Instance) -> tuple[list[float], list[float
         [float(sum(x)) for x in zip(*(p.pairs for p in parts), strict=True)],
         [float(sum(x)) for x in zip(*(p.kv_token_steps for p in parts), strict=True)],
     )
-
-
-def _tokens(plan: PoolPlan) -> int:
-    """Longest sequence whose KV an instance (or one of its ranks) can hold [tokens]."""
-    return plan.footprint.tokens_within(plan.capacity_blocks)

@@ -90,7 +90,8 @@ def link_throughput(run: Run, edges_s: FloatArray) -> FloatArray:
     end = column(run, "landed_s") - link.base_latency_s
     moved = ~np.isnan(end)
     start, end = start[moved], end[moved]
-    size = column(run, "prompt_tokens")[moved] * run.deployment.kv_wire_bytes_per_token
+    prompt = run.requests["prompt_tokens"].to_numpy()[moved]
+    size = np.array([run.deployment.wire_bytes(p) for p in prompt.tolist()], dtype=np.float64)
     rate = size / np.maximum(end - start, 1e-9)  # a transfer of no length still moves its bytes
     end = np.maximum(end, start + 1e-9)
     sent = _weighted_ramp(start, rate, edges_s) - _weighted_ramp(end, rate, edges_s)

@@ -58,18 +58,18 @@ def pool_use(run: Run, bounds: Bounds) -> dict[str, PoolUse]:
 
 
 def _use(pool: PoolPlan, rows: pd.DataFrame, span_s: float, load: float | None) -> PoolUse:
-    total = {c: float(rows[c].sum()) for c in ("busy_s", "tokens", "pairs", "rows")}
+    total = {c: float(rows[c].sum()) for c in ("busy_s", "tokens", "rows")}
     capacity = rows["capacity_blocks"].to_numpy(dtype=np.float64)
     peak = rows["kv_peak_blocks"].to_numpy(dtype=np.float64)
     time = span_s * pool.instances
     known = time > 0.0
-    flops = float(pool.step.flops(total["tokens"], total["pairs"], total["rows"]))
+    flops = float(pool.step.flops(total["tokens"], _by_group(pool, rows, "pairs"), total["rows"]))
     # every rank reads its shard of the weights in each step, and its share of the KV; how many
     # experts a step visits is taken at its mean size
     steps = float(rows["steps"].sum())
     each = total["tokens"] / steps if steps else 0.0
     moved = steps * float(pool.step.read_bytes(0.0, each))
-    moved += float(pool.step.kv_read_bytes(float(rows["kv_token_steps"].sum())))
+    moved += float(pool.step.kv_read_bytes(_by_group(pool, rows, "kv_token_steps")))
     return PoolUse(
         instances=pool.instances,
         gpus=pool.gpus,
@@ -79,6 +79,13 @@ def _use(pool: PoolPlan, rows: pd.DataFrame, span_s: float, load: float | None) 
         mbu=moved / (time * pool.step.peak_bytes_per_s) if known else None,
         kv_peak=float((peak / np.maximum(capacity, 1.0)).max()) if len(rows) else None,
     )
+
+
+def _by_group(pool: PoolPlan, rows: pd.DataFrame, name: str) -> float | tuple[float, ...]:
+    """A total of the pool's instances; of each attention group where they do not read the same."""
+    if pool.table.whole:
+        return float(rows[name].sum())
+    return tuple(float(rows[f"{name}_g{g}"].sum()) for g in range(len(pool.table.groups)))
 
 
 @dataclass(frozen=True, slots=True)

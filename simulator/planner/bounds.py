@@ -239,7 +239,7 @@ def _refusal(deployment: Deployment, requests: Requests) -> str | None:
     for pool in deployment.pools:
         bad = never_fits(requests, pool)
         if bad.any():
-            holds = pool.capacity_blocks * pool.block_tokens
+            holds = pool.holds_tokens
             return (
                 f"{int(bad.sum())} of {len(requests)} requests can never fit the KV cache of an "
                 f"instance of {pool.name} ({holds} tokens)"

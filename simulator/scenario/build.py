@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from hwprofiles import GpuProfile, PriceBook, load_gpu, load_link, load_prices
 from simulator.errors import ModelError, ProfileError
+from simulator.kvcache import Footprint
 from simulator.model import ModelSpec, Parallel, load_model
 from simulator.perf.memory import units
 from simulator.perf.precision import Precision
@@ -49,6 +50,7 @@ def build_deployment(config: ScenarioConfig) -> Deployment:
     longest = longest_prompt(config.workload)
     prices = _prices(config)
     mode = mode_of(config)
+    kv_bytes = precision_of(config.precision, model).kv_bytes
     return Deployment(
         name=config.name,
         mode=mode,
@@ -57,9 +59,8 @@ def build_deployment(config: ScenarioConfig) -> Deployment:
             _pool(config, name, pool, model, longest, prices) for name, pool in config.pools.items()
         ),
         link=None if config.link is None else _link(config.link),
-        kv_wire_bytes_per_token=model.kv_bytes_per_token(
-            precision_of(config.precision, model).kv_bytes
-        ),
+        kv_wire_bytes_per_token=model.kv_bytes_per_token(kv_bytes),
+        kv_wire_windows=_windows(model, kv_bytes),
         # in a colocated pool these three have no meaning and no effect
         first_token=config.first_token or "prefill",
         reserve=config.reserve or "after_prefill",
@@ -84,7 +85,7 @@ def _pool(
     tokens = pool.max_num_batched_tokens
     if pool.role == "prefill":
         # a prompt longer than the budget runs alone, in one step; none exceeds the KV cache
-        holds = blocks * pool.block_tokens
+        holds = _holds_tokens(step, pool, blocks)
         tokens = max(tokens, holds if longest is None else min(longest, holds))
     assert pool.role is not None  # filled in by resolve
     return PoolPlan(
@@ -148,6 +149,26 @@ def _blocks(step: StepModel, pool: Pool) -> int:
         spent = step.weight_bytes_per_gpu + step.activation_bytes(tokens)
         fraction = (spent + fraction * max(0.0, memory - spent)) / memory
     return step.kv_capacity_units(fraction, tokens, pool.block_tokens)
+
+
+def _holds_tokens(step: StepModel, pool: Pool, blocks: int) -> int:
+    """Longest prompt an attention rank holds; the model's longest where windows bound its KV."""
+    model = step.model
+    groups = zip(units(model, pool.tp), model.attention_groups, strict=True)
+    footprint = Footprint(
+        pool.block_tokens, tuple((size, g.window or g.local_chunk) for size, g in groups)
+    )
+    holds = footprint.tokens_within(blocks)
+    return holds if holds < 1 << 60 else model.max_position
+
+
+def _windows(model: ModelSpec, kv_bytes: float) -> tuple[tuple[int, float], ...]:
+    """(tokens kept, bytes per token) of the attention groups that keep a window only."""
+    return tuple(
+        (span, group.layers * group.attention.kv_numbers() * kv_bytes)
+        for group in model.attention_groups
+        if (span := group.window or group.local_chunk) is not None
+    )
 
 
 def _too_big(step: StepModel, pool: Pool) -> str:

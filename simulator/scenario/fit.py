@@ -21,11 +21,7 @@ def never_fits(requests: Requests, pool: PoolPlan) -> NDArray[np.bool_]:
     tokens = requests.prompt_tokens
     if pool.role != "prefill":
         tokens = tokens + requests.output_tokens
-    needed = np.zeros_like(tokens)
-    for group in pool.table.groups:
-        kept = tokens if group.span is None else np.minimum(tokens, group.span)
-        needed = needed + group.units * -(-kept // pool.block_tokens)
-    return np.asarray(needed > pool.capacity_blocks)
+    return np.asarray(tokens > pool.holds_tokens)
 
 
 def check_fit(requests: Requests, deployment: Deployment) -> None:
@@ -39,7 +35,7 @@ def check_fit(requests: Requests, deployment: Deployment) -> None:
     for pool in deployment.pools:
         bad = never_fits(requests, pool)
         if bad.any():
-            holds = pool.capacity_blocks * pool.block_tokens
+            holds = pool.holds_tokens
             what = "prompt" if pool.role == "prefill" else "prompt and output"
             tokens = requests.prompt_tokens[bad]
             if pool.role != "prefill":
