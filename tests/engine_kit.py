@@ -134,6 +134,7 @@ class TinyModel:
     """Stands for a ModelSpec where the engine only asks for the number of layers."""
 
     layers = 4
+    kv_tensors = 8
     name = "tiny"
 
 

@@ -23,7 +23,7 @@ def nic_seconds(
 ) -> float:
     """Time one NIC would be busy with the KV of some tokens: bytes and messages [s].
 
-    Messages: layers × (K, V) × blocks × rank pairs, or one per rank pair if coalesced.
+    Messages: tensors (K and V of a layer, or its latent) × blocks × rank pairs, or one per rank pair if coalesced.
 
     Args:
         deployment: the deployment.
@@ -34,7 +34,7 @@ def nic_seconds(
         transfers: how many transfers these are.
     """
     pairs = rank_pairs(*ends)
-    messages = pairs * (transfers if link.coalesced else deployment.model.layers * 2.0 * blocks)
+    messages = pairs * (transfers if link.coalesced else deployment.model.kv_tensors * blocks)
     size = deployment.kv_wire_bytes_per_token * tokens
     return size / link.nic_bytes_per_s + messages * link.message_s
 
@@ -47,7 +47,7 @@ def lone_transfer_s(
     The flow stripes over as many NICs as both ends have, and cannot exceed the spine.
     """
     busy_s = nic_seconds(deployment, link, ends, prompt, -(-prompt // ends[1].block_tokens))
-    stripes = min(pool.nics for pool in ends)
+    stripes = min(pool.rank_nics for pool in ends)
     return busy_s * max(1.0 / stripes, link.nic_bytes_per_s / link.spine_bytes_per_s)
 
 

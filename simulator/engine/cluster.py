@@ -258,17 +258,18 @@ class Cluster:
     def _path(self, prefill: int, decode: int) -> Route:
         """What a transfer between two instances crosses and costs.
 
-        Messages: one per pair of ranks when coalesced, else one per pair, layer, K or V, and block.
+        Messages: one per pair of ranks when coalesced, else one per pair, tensor (K or V of a layer,
+        or its latent) and block.
         """
         source = self.prefills[prefill].plan
         target = self.servers[decode - self.first_server].plan
-        cap = min(source.nics, target.nics) * self.nic_bytes_per_s
+        cap = min(source.rank_nics, target.rank_nics) * self.nic_bytes_per_s
         pairs = lcm(source.tp, target.tp)
         if self.spine:
             cap = min(cap, self.spine_bytes_per_s)
         if self.coalesced:
             return (prefill, decode, *self.spine), cap, 0, self.message_bytes * pairs
-        each = self.message_bytes * pairs * 2 * self.deployment.model.layers
+        each = self.message_bytes * pairs * self.deployment.model.kv_tensors
         return (prefill, decode, *self.spine), cap, target.block_tokens, each
 
     def _left(self, request: Request, t_s: float) -> None:

@@ -69,6 +69,14 @@ class ModelSpec:
         return sum(kind.count for kind in self.kinds)
 
     @property
+    def kv_tensors(self) -> int:
+        """Tensors the KV cache of a token consists of: K and V of a layer, or its latent."""
+        return sum(
+            kind.count * (1 if isinstance(kind.attention, MlaAttention) else 2)
+            for kind in self.kinds
+        )
+
+    @property
     def is_moe(self) -> bool:
         """Whether any layer is a mixture of experts."""
         return any(isinstance(kind.ffn, MoeFfn) for kind in self.kinds)
