@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from simulator.errors import ModelError
 from simulator.model.counting import ParameterCount, count
 from simulator.model.formats import BF16, BF16_BYTES, Quantization, WeightFormats
-from simulator.model.layers import AttentionGroup, DenseFfn, LayerKind, MoeFfn
+from simulator.model.layers import AttentionGroup, DenseFfn, LayerKind, MlaAttention, MoeFfn
 from simulator.model.memory import layer_bytes
 from simulator.model.parallel import Parallel, divisors
 
