@@ -66,8 +66,7 @@ def steps() -> Iterator[Step]:
 
 
 def measured_s(kernels: MeasuredKernels, step: Step) -> float:
-    """Sum of a step's measured kernels, LM head and elementwise kernels apart [s]; NaN if one is
-    missing."""
+    """Sum of a step's measured kernels, LM head and elementwise ones apart [s]; or NaN."""
     spec = load_model(step.model)
     a = _attention(spec)
     m, tp = step.tokens, step.tp
@@ -119,9 +118,7 @@ def sum_tables(tables: list[Table], framework: str = "vllm") -> pd.DataFrame:
         for step in steps():
             value = measured_s(kernels, step)
             if np.isfinite(value):
-                rows.append(
-                    (gpu, step.model, step.tp, step.phase, step.batch, step.length, value)
-                )
+                rows.append((gpu, step.model, step.tp, step.phase, step.batch, step.length, value))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

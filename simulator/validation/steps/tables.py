@@ -77,7 +77,8 @@ class MeasuredKernels:
             rows = frame[(frame["kv_dtype"].astype(str) == "bfloat16") & (frame["window"] == 0)]
             keys = ["batch", length, "n_heads", "n_kv_heads", "head_dim"]
             mean = rows.groupby(keys)["latency_us"].mean()
-            out[name] = {tuple(map(int, k)): float(v) for k, v in mean.items()}
+            shapes = mean.index.to_frame().to_numpy(dtype=np.int64).tolist()
+            out[name] = dict(zip(map(tuple, shapes), mean.tolist(), strict=True))
         return out
 
     def all_reduce_s(self, size_bytes: float, gpus: int) -> float:
