@@ -7,7 +7,7 @@ from typing import Any
 
 from hwprofiles import gpu_names
 from simulator.engine_profiles import EngineProfile, engine_names
-from simulator.model import model_names
+from simulator.model import load_model, model_names
 from simulator.scenario import Scenario
 from simulator.validation.serving.clients import Client
 from simulator.validation.serving.runs import MeasuredRun, Workers
@@ -53,7 +53,7 @@ def scenario_of(
             "prompt_tokens": _lengths(run.isl, client.ratio),
             "output_tokens": _lengths(run.osl, client.ratio),
         },
-        "engine": {**engine_section(engine), "sustained": _sustained(run, engine)},
+        "engine": _engine(run, engine),
         "routing": {"latency_s": engine["front_s"]},
         "seed": seed,
     }
@@ -68,19 +68,22 @@ def scenario_of(
     return Scenario.from_dict(raw, source=f"row {run.row}")
 
 
-def engine_section(engine: EngineProfile) -> dict[str, Any]:
-    """The engine of a scenario with every number of a profile, bundled or changed."""
-    return {
+def _engine(run: MeasuredRun, engine: EngineProfile) -> dict[str, Any]:
+    """The engine with every number of its profile, bundled or changed."""
+    section: dict[str, Any] = {
         "name": engine.name,
         "kernels": engine.kernels,
-        "c0_s": engine["c0_s"],
-        "c1_s": engine["c1_s"],
-        "host_s": engine["host_s"],
+        "sustained": engine.sustained(compute_of(run)),
     }
+    section |= {name: engine[name] for name in ("c0_s", "c1_s", "host_s")}
+    if load_model(model_of(run.model)).is_moe:
+        section["sustained_experts"] = engine["sustained_experts"]
+    return section
 
 
-def _sustained(run: MeasuredRun, engine: EngineProfile) -> float:
-    return engine.sustained("fp8" if run.precision == "fp8" else "bf16")
+def compute_of(run: MeasuredRun) -> str:
+    """Type the dense matrices of a run are multiplied in."""
+    return "fp8" if str(precision_of(run).get("weights", "")).startswith("fp8") else "bf16"
 
 
 def engine_of(run: MeasuredRun) -> str:
@@ -119,9 +122,14 @@ def precision_of(run: MeasuredRun) -> dict[str, Any]:
     """
     if not run.precision or run.precision == "bf16":
         return {}
+    model = model_of(run.model)
+    if model.startswith("gpt-oss"):
+        return {"kv": "bf16"}  # the checkpoint is mxfp4 whatever the label says
+    if model.startswith("deepseek"):
+        return {"weights": "fp8_block", "kv": "fp8" if run.engine == "trtllm" else "bf16"}
     if run.precision == "fp8":
-        if run.gemm == "fp8_block":
-            return {"weights": "fp8"}
+        if run.gemm == "fp8_block" or "235b" in model:
+            return {"weights": "fp8_block", "kv": "bf16"}
         return {"weights": "fp8", "activations": "static", "kv": "fp8"}
     raise Unpredictable(f"weights in {run.precision} are not modelled")
 
@@ -145,9 +153,14 @@ def _lengths(tokens: int, ratio: float) -> Mapping[str, Any]:
 def _pool(
     run: MeasuredRun, workers: Workers, client: Client, engine: EngineProfile
 ) -> dict[str, Any]:
-    pool: dict[str, Any] = {"gpu": run.gpu, "tp": workers.tp, "instances": workers.instances}
-    if (workers.pp, workers.attention_dp, workers.ep) != (1, 1, 1):
-        raise Unpredictable(f"parallelism {workers} is not modelled")
+    pool: dict[str, Any] = {
+        "gpu": run.gpu,
+        "tp": workers.tp,
+        "pp": workers.pp,
+        "ep": workers.ep,
+        "attention_dp": workers.attention_dp,
+        "instances": workers.instances,
+    }
     if client.spare_slots is not None:
         pool["max_num_seqs"] = max(1, run.concurrency + client.spare_slots)
     else:
