@@ -12,6 +12,7 @@ from simulator.analysis.loads import binding_tpot_s
 from simulator.engine import simulate
 from simulator.metrics import attainment, attains, class_summaries, goodput, summarize
 from simulator.planner.saved import _slo
+from simulator.planner.sizes import kind_of
 from simulator.planner.trial import Question, Trial, outcome_of
 from simulator.report.results import write_results
 from simulator.report.summary import summary_blocks, verdicts
@@ -209,3 +210,63 @@ def test_targets_survive_a_plan_folder() -> None:
         ttft_s=1.0, attainment=0.9
     )
     assert math.isclose(slo.attainment, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("workload", "kind", "rate"),
+    [
+        ({"rate_rps": 5, "requests": 50}, "steady", 5.0),
+        (
+            {
+                "arrivals": {
+                    "process": "bursty",
+                    "on_rps": 9,
+                    "off_rps": 1,
+                    "on_s": 5,
+                    "off_s": 15,
+                },
+                "requests": 50,
+            },
+            "steady",
+            3.0,
+        ),
+        (
+            {
+                "arrivals": {"process": "diurnal", "period_s": 60, "peak_to_mean": 1.5},
+                "rate_rps": 5,
+                "requests": 300,
+            },
+            "trace",
+            None,
+        ),
+        (
+            {"arrivals": {"process": "ramp", "from_rps": 1, "to_rps": 9, "over_s": 60}},
+            "trace",
+            None,
+        ),
+        ({"closed_loop": {"concurrency": 4}}, "closed", None),
+    ],
+)
+def test_what_a_plan_asks_of_a_workload(
+    workload: dict[str, object], kind: str, rate: float | None
+) -> None:
+    lengths = {"dist": "fixed", "tokens": 100}
+    raw = {
+        **SCENARIO,
+        "workload": {**workload, "prompt_tokens": lengths, "output_tokens": lengths},
+    }
+    scenario = Scenario.from_dict(raw)
+    assert kind_of(scenario) == kind
+    if rate is not None:
+        assert scenario.config.workload.mean_rate_rps == pytest.approx(rate)
+
+
+def test_rates_of_classes_add_up() -> None:
+    classes = SCENARIO["workload"]["classes"]  # type: ignore[index]
+    own = {
+        name: {**{k: v for k, v in c.items() if k != "weight"}, "rate_rps": rate}
+        for (name, c), rate in zip(classes.items(), (8, 3), strict=True)
+    }
+    scenario = Scenario.from_dict({**SCENARIO, "workload": {"requests": 200, "classes": own}})
+    assert scenario.config.workload.mean_rate_rps == 11
+    assert kind_of(scenario) == "steady"
