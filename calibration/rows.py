@@ -46,6 +46,9 @@ TABLES: dict[str, tuple[str, ...]] = {
 }
 """Columns of each operator's table; those of the first four are the public tables' own."""
 
+PUBLIC = ("gemm", "attn_prefill", "attn_decode", "comm")
+"""Operators whose tables ``xpyd validate --operators`` reads."""
+
 MACHINE = (
     *("gpu", "kind", "driver", "cuda", "torch", "devices"),
     *("memory_bytes", "cache_bytes", "sms", "capability"),
@@ -193,3 +196,28 @@ def table(data: pd.DataFrame, operator: str) -> pd.DataFrame:
             if str(data[name].dtype) == "Int64" and found[name].notna().all()
         }
     )
+
+
+def write_tables(data: pd.DataFrame, gpu: str, folder: Path) -> list[str]:
+    """Write the operators that have a public table as ``GPU_OPERATOR.parquet``.
+
+    Args:
+        data: rows, as ``read_rows`` returns them.
+        gpu: the name in the files' names: whose profile predicts them.
+        folder: an existing folder.
+
+    Returns:
+        Names of the files.
+
+    Raises:
+        InputError: none of these operators was measured.
+        OSError: a file cannot be written.
+    """
+    found = {name: table(data, name) for name in PUBLIC}
+    names = [f"{gpu}_{name}.parquet" for name, rows in found.items() if not rows.empty]
+    if not names:
+        raise InputError(f"no rows of {', '.join(PUBLIC)}; only these have tables.")
+    for name, rows in found.items():
+        if not rows.empty:
+            rows.to_parquet(folder / f"{gpu}_{name}.parquet", index=False)
+    return names

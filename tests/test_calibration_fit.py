@@ -207,6 +207,27 @@ def test_command_writes_profile_page_and_figures(file: Path, tmp_path: Path) -> 
     assert "## Fits" in text
 
 
+def test_rows_can_be_validated_against_a_bundled_profile(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tables"
+    arguments = ["calibrate", "tables", str(file), "--gpu", "h100", "--out", str(out)]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert sorted(path.stem for path in out.iterdir()) == [
+        "h100_sxm_attn_decode",
+        "h100_sxm_attn_prefill",
+        "h100_sxm_comm",
+        "h100_sxm_gemm",
+    ]
+    scored = tmp_path / "scores.parquet"
+    arguments = ["validate", "--operators", str(out), "--rows", str(scored)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    found = pd.read_parquet(scored)
+    gemm = found[found["table"].eq("h100_sxm_gemm")]
+    assert len(gemm) == 96
+    ratio = gemm["predicted"] / gemm["measured"]
+    assert 0.7 < ratio.median() < 1.3  # it obeys nearly the bundled parameters
+
+
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [

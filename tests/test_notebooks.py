@@ -20,8 +20,9 @@ def _code(notebook: Any) -> list[Any]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_there_are_two() -> None:
-    assert [path.stem for path in PATHS] == ["01_quickstart", "02_capacity_plan"]
+def test_there_are_three() -> None:
+    names = ["01_quickstart", "02_capacity_plan", "04_calibrate_your_gpu"]
+    assert [path.stem for path in PATHS] == names
 
 
 @pytest.mark.filterwarnings("default")  # those of the notebook tools are not ours

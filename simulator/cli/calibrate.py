@@ -91,6 +91,28 @@ def _tell(found: Bench) -> None:
 
 
 @calibrate.command()
+def tables(
+    rows: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Rows that xpyd calibrate bench wrote.")
+    ],
+    gpu: Annotated[
+        str, typer.Option("--gpu", metavar="GPU", help="The profile that should predict them.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the tables.")],
+) -> None:
+    """Write the rows as operator tables, for xpyd validate --operators DIR."""
+    from calibration.rows import read_rows, write_tables
+    from hwprofiles import load_gpu
+    from simulator.report.files import output_folder
+
+    data, name = read_rows(rows), load_gpu(gpu).name
+    with output_folder(out) as staging:
+        files = write_tables(data, name, staging)
+    for file in files:
+        typer.echo(f"Wrote {out / file}", err=True)
+
+
+@calibrate.command()
 def fit(
     rows: Annotated[
         Path, typer.Argument(metavar="FILE", help="Rows that xpyd calibrate bench wrote.")
