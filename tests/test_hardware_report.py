@@ -80,7 +80,20 @@ def test_steps_are_those_of_the_step_model() -> None:
     prefill_s = float(step.mixed_s(0, 0, 5000, 5000**2 / 2, 5000, 1, 1))
     assert report["prefill"]["time_s"] == pytest.approx(prefill_s, rel=1e-12)
     assert report["memory"]["kv_capacity_tokens"] == step.kv_capacity_tokens(0.9, 8192)
-    assert report["precision"] == {"weights": "fp8", "compute": "fp8", "kv": "fp8"}
+    formats = {"weights": "fp8", "experts": None, "compute": "fp8", "kv": "fp8"}
+    assert report["precision"] == formats
+    assert report["parallel"] == {"tp": 2, "pp": 1, "ep": 1, "attention_dp": 1}
+
+
+def test_windows_and_attention_ranks_count_in_what_fits() -> None:
+    # gpt-oss-120b: half of its layers keep 128 of 8,192 tokens
+    memory = hardware_report("h200", "gpt-oss-120b", context=8192)["memory"]
+    held = (8192 + 128) / 2
+    assert memory["sequences_of_context"] == int(memory["kv_capacity_tokens"] // held)
+    ranks = hardware_report("h200", "deepseek-v3", attention_dp=8, ep=8, context=2048)
+    each = ranks["memory"]["kv_capacity_tokens"] // 2048
+    assert ranks["memory"]["sequences_of_context"] == 8 * each
+    assert {"dispatch", "combine", "experts"} <= {op["name"] for op in ranks["decode"]["operators"]}
 
 
 @pytest.mark.parametrize("which", ["decode", "prefill"])
@@ -135,7 +148,7 @@ def test_the_view_names_the_step_its_operators_and_its_notes() -> None:
     precision = Precision(weights="fp8", kv="bf16")
     report = hardware_report("a100", "llama-3.1-70b", 4, precision=precision, prompt=8192)
     text = shown(report)
-    assert "llama-3.1-70b on a100_sxm_80gb, TP 4; weights fp8, compute bf16, KV bf16" in text
+    assert "llama-3.1-70b on a100_sxm_80gb, TP4; weights fp8, compute bf16, KV bf16" in text
     assert "decode step: 32 sequences with 2,048 tokens each" in text
     assert "prefill: one prompt of 8,192 tokens" in text
     for op in report["decode"]["operators"] + report["prefill"]["operators"]:

@@ -26,6 +26,13 @@ def hardware(
     tp: Annotated[
         int | None, typer.Option(min=1, help="Tensor-parallel degree (default 1).")
     ] = None,
+    pp: Annotated[int | None, typer.Option(min=1, help="Pipeline stages (default 1).")] = None,
+    ep: Annotated[
+        int | None, typer.Option(min=1, help="Groups routed experts are spread over (default 1).")
+    ] = None,
+    attention_dp: Annotated[
+        int | None, typer.Option(min=1, help="Attention ranks in lock-step (default 1).")
+    ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Sequences of the decode step (default 32).")
     ] = None,
@@ -42,7 +49,15 @@ def hardware(
 ) -> None:
     """Show GPUs, links and prices; one of them, and with a model where its time goes; or compare two."""
     given = names or []
-    sizes = {"tp": tp, "batch": batch, "context": context, "prompt": prompt}
+    sizes = {
+        "tp": tp,
+        "pp": pp,
+        "ep": ep,
+        "attention_dp": attention_dp,
+        "batch": batch,
+        "context": context,
+        "prompt": prompt,
+    }
     options: dict[str, Any] = {key: value for key, value in sizes.items() if value is not None}
     what = "diff" if given[:1] == [DIFF] else "one" if given else "list"
     _check_options(what, model, options, everything)
@@ -65,11 +80,15 @@ def _check_options(what: str, model: str | None, options: dict[str, Any], everyt
     first = ["model"] if model is not None else []
     for option in (*first, *options):
         if what == "list":
-            raise InputError(f"--{option} has no effect without the NAME of a GPU.")
+            raise InputError(f"--{_flag(option)} has no effect without the NAME of a GPU.")
         if what == "diff":
-            raise InputError(f"--{option} has no effect with diff.")
+            raise InputError(f"--{_flag(option)} has no effect with diff.")
         if model is None:
-            raise InputError(f"--{option} has no effect without --model.")
+            raise InputError(f"--{_flag(option)} has no effect without --model.")
+
+
+def _flag(option: str) -> str:
+    return option.replace("_", "-")
 
 
 def _one(name: str, model: str | None, options: dict[str, Any], as_json: bool) -> None:

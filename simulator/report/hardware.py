@@ -8,6 +8,7 @@ adds memory (weights, KV capacity, what fits) and a decode step and a prefill op
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -17,11 +18,21 @@ from rich.text import Text
 from hwprofiles import GpuProfile, load_gpu
 from simulator.errors import InputError
 from simulator.model import ModelSpec, load_model
+from simulator.perf.shape import pairs_of
 from simulator.perf.step import OperatorTime, Parallel, Precision, StepModel
 from simulator.report.hardware_sheet import parameter_rows, sheet_view
 from simulator.report.text import byte_size, count, percent, seconds
 
 SCHEMA_VERSION = 1
+MESSAGES = {
+    "all_reduce",
+    "all_gather",
+    "reduce_scatter",
+    "dispatch",
+    "combine",
+    "pipeline_hop",
+}
+"""Operators whose bytes are messages, not memory traffic."""
 
 
 def hardware_report(
@@ -29,6 +40,9 @@ def hardware_report(
     model: str | ModelSpec | None = None,
     tp: int = 1,
     *,
+    pp: int = 1,
+    ep: int = 1,
+    attention_dp: int = 1,
     batch: int = 32,
     context: int = 2048,
     prompt: int = 2048,
@@ -42,10 +56,13 @@ def hardware_report(
         gpu: name or path of a GPU profile, or one.
         model: name or path of a model, or one; None: the profile alone.
         tp: tensor-parallel degree.
-        batch: sequences of the decode step.
+        pp: pipeline stages.
+        ep: groups the routed experts are spread over.
+        attention_dp: attention ranks in lock-step.
+        batch: sequences of the decode step, over all attention ranks.
         context: KV tokens each of them reads [tokens].
         prompt: length of the one prompt prefilled, none of it cached [tokens].
-        precision: number formats; None: bf16.
+        precision: number formats; None: what the model's file says, else bf16.
         memory_fraction: share of the GPU's memory the engine may use, in (0, 1].
         max_tokens: most new tokens of a step, which sizes the activations.
 
@@ -76,19 +93,22 @@ def hardware_report(
     if not 0.0 < memory_fraction <= 1.0:
         raise InputError(f"memory_fraction: found {memory_fraction}; allowed: over 0, up to 1.")
     spec = load_model(model) if isinstance(model, str) else model
-    step = StepModel(spec, profile, Parallel(tp=tp), precision or Precision.of(spec))
+    parallel = Parallel(tp, pp, ep, attention_dp)
+    step = StepModel(spec, profile, parallel, precision or Precision.of(spec))
     memory = _memory(step, memory_fraction, max_tokens, context)
     return report | {
         "model": spec.name,
         "tp": tp,
+        "parallel": asdict(parallel),
         "precision": {
             "weights": step.precision.weights,
+            "experts": step.precision.formats.experts if spec.is_moe else None,
             "compute": step.compute,
             "kv": step.precision.kv,
         },
         "notes": [*step.notes, *([profile.caution] if profile.caution else [])],
         "memory": memory,
-        "decode": _decode(step, batch, context, memory["kv_capacity_tokens"]),
+        "decode": _decode(step, batch, context, memory["sequences_of_context"]),
         "prefill": _prefill(step, prompt),
     }
 
@@ -104,20 +124,29 @@ def _memory(step: StepModel, fraction: float, max_tokens: int, context: int) -> 
         "kv_bytes_per_token": step.kv_bytes_per_token_per_gpu,
         "kv_capacity_tokens": tokens,
         "context": context,
-        "sequences_of_context": tokens // context,
+        "sequences_of_context": int(tokens // _held(step, context)) * step.parallel.attention_dp,
         "fits": tokens > 0,
     }
 
 
-def _decode(step: StepModel, batch: int, context: int, capacity: int) -> dict[str, Any]:
-    time_s = float(step.decode_s(batch, batch * context))
-    flops = float(step.flops(batch, batch * context, batch))
+def _held(step: StepModel, context: int) -> float:
+    """Tokens of KV a sequence takes: windowed layers hold no more than their window."""
+    groups = step.model.attention_groups
+    sizes = [group.layers * group.attention.kv_numbers(step.tp) for group in groups]
+    held = sum(n * group.holds(context) for n, group in zip(sizes, groups, strict=True))
+    return held / sum(sizes)
+
+
+def _decode(step: StepModel, batch: int, context: int, sequences: int) -> dict[str, Any]:
+    reads = step.reads(batch, context)
+    time_s = float(step.decode_s(batch, reads))
+    flops = float(step.flops(batch, reads, batch))
     return {
         "batch": batch,
         "context": context,
-        "fits": batch * context <= capacity,
+        "fits": batch <= sequences,
         "tokens_per_s": batch / time_s,
-        **_step(step, time_s, flops, float(step.read_bytes(batch * context))),
+        **_step(step, time_s, flops, float(step.read_bytes(reads, batch))),
         "operators": _operators(step, step.decode_operators(batch, context)),
     }
 
@@ -125,11 +154,12 @@ def _decode(step: StepModel, batch: int, context: int, capacity: int) -> dict[st
 def _prefill(step: StepModel, prompt: int) -> dict[str, Any]:
     operators = step.prefill_operators(1, prompt)
     time_s = sum(op.time_s for op in operators)
-    flops = float(step.flops(prompt, prompt * prompt / 2, 1))
+    pairs = tuple(pairs_of(group, 0, prompt) for group in step.model.attention_groups)
+    flops = float(step.flops(prompt, pairs, 1))
     return {
         "prompt": prompt,
         "tokens_per_s": prompt / time_s,
-        **_step(step, time_s, flops, float(step.read_bytes(prompt))),
+        **_step(step, time_s, flops, float(step.read_bytes(prompt, prompt))),
         "operators": _operators(step, operators),
     }
 
@@ -157,7 +187,6 @@ def _operators(step: StepModel, operators: Sequence[OperatorTime]) -> list[dict[
             "flops": op.flops,
             "bytes": op.bytes,
             "mfu": op.flops / (op.time_s * peak) if op.flops else None,
-            # The bytes of an all-reduce are messages, not memory traffic.
             "mbu": op.bytes / (op.time_s * bandwidth) if _in_memory(op) else None,
         }
         for op in operators
@@ -165,7 +194,7 @@ def _operators(step: StepModel, operators: Sequence[OperatorTime]) -> list[dict[
 
 
 def _in_memory(op: OperatorTime) -> bool:
-    return op.bytes > 0.0 and op.name != "all_reduce"
+    return op.bytes > 0.0 and op.name not in MESSAGES
 
 
 # ---------------------------------------------------------------------------- rendering
@@ -188,8 +217,11 @@ def hardware_view(report: Mapping[str, Any]) -> RenderableType:
 
 def _title(report: Mapping[str, Any]) -> Text:
     formats = report["precision"]
+    own = formats["experts"] not in (None, formats["weights"])
+    experts = f", experts {formats['experts']}" if own else ""
+    spread = Parallel(**report["parallel"]).label
     return Text(
-        f"{report['model']} on {report['gpu']}, TP {report['tp']}; weights {formats['weights']}, "
+        f"{report['model']} on {report['gpu']}, {spread}; weights {formats['weights']}{experts}, "
         f"compute {formats['compute']}, KV {formats['kv']}",
         style="bold",
     )
