@@ -112,6 +112,6 @@ class Run:
             "simulated": f"{duration(self.end_s)}, seed {self.seed}",
         }
         for pool in self.deployment.pools:
-            facts[f"{pool.name} pool"] = f"{pool.instances} × {pool.gpu.name} TP{pool.tp}"
+            facts[f"{pool.name} pool"] = f"{pool.instances} × {pool.gpu.name} {pool.parallel.label}"
         facts["link"] = self.deployment.link.name if self.deployment.link else ""
         return card(f"Run of {self.deployment.name} · {self.deployment.mode}", facts=facts)

@@ -136,6 +136,7 @@ class TinyModel:
     layers = 4
     kv_tensors = 8
     name = "tiny"
+    max_position = 10**9
 
 
 def link(**kw: Any) -> LinkPlan:

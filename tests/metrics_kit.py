@@ -14,6 +14,7 @@ STEP = SimpleNamespace(
     flops=lambda tokens, pairs, rows: np.asarray(100.0 * tokens + 2.0 * pairs + 5.0 * rows),
     read_bytes=lambda kv, tokens: np.asarray(1000.0 + 10.0 * kv),
     kv_read_bytes=lambda kv: np.asarray(10.0 * kv),
+    notes=(),
     peak_flops_per_s=1e6,
     peak_bytes_per_s=1e5,
     compute="bf16",

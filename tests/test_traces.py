@@ -68,7 +68,9 @@ def test_parquet_by_its_content_whatever_its_name(tmp_path: Path) -> None:
     frame.assign(hash_ids=[[1], [2]]).to_parquet(path)
     got = read_trace(path)
     assert got.arrival_s.tolist() == [0.0, 1.5]
-    assert got.notes == ("trace.dat: ignored columns hash_ids.",)
+    assert got.notes == ()
+    assert got.blocks is not None
+    assert [got.blocks.row(i).tolist() for i in range(2)] == [[1], [2]]
 
 
 D = "2023-11-16 18:00:00"

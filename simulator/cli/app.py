@@ -13,10 +13,11 @@ import typer
 from typer.core import TyperGroup
 
 from simulator.cli.calibrate import calibrate
-from simulator.cli.catalogue import models, scenarios
+from simulator.cli.catalogue import models, presets, scenarios
 from simulator.cli.hardware import hardware
 from simulator.cli.plan import plan
 from simulator.cli.runs import compare, simulate
+from simulator.cli.trace import trace
 from simulator.cli.validate import validate
 from simulator.errors import InputError
 
@@ -56,8 +57,10 @@ app.command()(simulate)
 app.command()(compare)
 app.command()(plan)
 app.command()(validate)
+app.command()(trace)
 app.command()(hardware)
 app.command()(scenarios)
+app.command()(presets)
 app.command()(models)
 app.add_typer(calibrate, name="calibrate")
 

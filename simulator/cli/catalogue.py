@@ -24,6 +24,17 @@ def scenarios(as_json: AsJson = False) -> None:
         _tables(scenarios_block(found))
 
 
+def presets(as_json: AsJson = False) -> None:
+    """List the kinds of requests that a scenario's classes can start from."""
+    from simulator.report.catalogue import preset_list, presets_block
+
+    found = preset_list()
+    if as_json:
+        _json(found)
+    else:
+        _tables(presets_block(found))
+
+
 def models(
     name: Annotated[
         str | None,

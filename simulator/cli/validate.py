@@ -14,6 +14,8 @@ from simulator.cli.progress import LateProgress
 from simulator.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from simulator.report.block import Block
 
 
@@ -53,8 +55,10 @@ def validate(
 def _operators(folder: Path | None, out: Path | None, as_json: bool, quiet: bool) -> None:
     from simulator.report.files import json_text, output_file
     from simulator.report.operators import operator_blocks
+    from simulator.report.steps import step_blocks
     from simulator.validation.operators.scores import output_rows, scores, validate_tables
     from simulator.validation.operators.tables import bundled_tables, read_tables
+    from simulator.validation.steps.summed import bundled_steps, validate_summed
 
     with ExitStack() as stack:
         target = None if out is None else stack.enter_context(output_file(out, "--rows"))
@@ -63,13 +67,28 @@ def _operators(folder: Path | None, out: Path | None, as_json: bool, quiet: bool
             found = validate_tables(tables, lambda done, all_: bar("predicting", done, all_))
         if target is not None:
             output_rows(found).to_parquet(target, index=False)
+    steps = None if folder is not None else (validate_summed(bundled_steps()), _eager())
     if as_json:
-        groups = scores(found).reset_index().to_dict("records")
-        typer.echo(json_text({"schema": 1, "operators": groups}), nl=False)
+        contract: dict[str, object] = {
+            "schema": 1,
+            "operators": scores(found).reset_index().to_dict("records"),
+        }
+        if steps is not None:
+            contract["steps"] = steps[0].to_dict("records")
+            contract["eager_steps"] = steps[1].to_dict("records")
+        typer.echo(json_text(contract), nl=False)
     elif not quiet:
         _show(operator_blocks(found))
+        if steps is not None:
+            _show(step_blocks(*steps))
     if out is not None:
         typer.echo(f"Wrote {out}", err=True)
+
+
+def _eager() -> pd.DataFrame:
+    from simulator.validation.steps.eager import bundled_eager, validate_eager
+
+    return validate_eager(bundled_eager())
 
 
 def _show(blocks: Iterable[Block]) -> None:

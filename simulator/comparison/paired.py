@@ -224,7 +224,7 @@ def _cost_twin(
         met, latency = side.summary.slo_attainment, side.summary.e2e_s["mean"]
         pool = layout.pools[0]
         seen = Candidate(
-            layout=f"{pool.instances} × {pool.gpu.name} TP{pool.tp}",
+            layout=f"{pool.instances} × {pool.gpu.name} {pool.parallel.label}",
             usd_per_hour=layout.usd_per_hour,
             load=load,
             slo_attainment=met,

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from simulator.errors import InputError
+from simulator.model import ModelSpec, Parallel
 from simulator.scenario import Deployment, Scenario
 from simulator.scenario.deployment import PoolPlan
 
@@ -27,7 +28,8 @@ class Inventory:
         gpu: name of the GPU type.
         gpus: how many there are.
         usd_per_gpu_hour: price of one [USD/h].
-        tps: tensor-parallel degrees of its pools, decode pools first, largest first.
+        parallels: how the instances of its pools spread the model, decode pools first, the most
+            GPUs first.
         limits: the keys of a colocated pool on it: GPU type, batch limits, memory share and block
             size. The token budget of a step is the prefill pool's where there is one, the rest
             the decode pool's; of several pools of a role, the largest counts.
@@ -36,7 +38,7 @@ class Inventory:
     gpu: str
     gpus: int
     usd_per_gpu_hour: float
-    tps: tuple[int, ...]
+    parallels: tuple[Parallel, ...]
     limits: Mapping[str, Any]
 
 
@@ -65,12 +67,12 @@ def _inventory(scenario: Scenario, gpu: str, pools: list[PoolPlan]) -> Inventory
     ranked = sorted(pools, key=lambda p: (p.role != "decode", -p.gpus))
     decode, prefill = ranked[0], min(pools, key=lambda p: (p.role != "prefill", -p.gpus))
     config = scenario.config.pools[decode.name]
-    tps = sorted({(p.role != "decode", -p.tp) for p in pools})
+    by_size = sorted(pools, key=lambda p: (p.role != "decode", -p.parallel.gpus))
     return Inventory(
         gpu=gpu,
         gpus=sum(p.gpus for p in pools),
         usd_per_gpu_hour=decode.usd_per_gpu_hour,
-        tps=tuple(dict.fromkeys(-tp for _, tp in tps)),
+        parallels=tuple(dict.fromkeys(p.parallel for p in by_size)),
         limits={
             "role": "colocated",
             "gpu": config.gpu,
@@ -114,8 +116,8 @@ def inventory_twin(
 ) -> tuple[Scenario, str, tuple[str, ...]]:
     """The same GPUs, each type a colocated pool of its own.
 
-    Of the TP degrees of a type's pools, the one that leaves fewest GPUs idle is taken; of equals,
-    the decode pool's.
+    Of the instances of a type's pools, those that leave fewest GPUs idle are taken; of equals, the
+    decode pool's.
 
     Returns:
         The twin, one sentence on how it was made, and notes on GPUs left over.
@@ -126,10 +128,10 @@ def inventory_twin(
     pools: dict[str, dict[str, Any]] = {}
     notes, said = [], []
     for name, item in zip(pool_names(stock), stock, strict=True):
-        tp = min(item.tps, key=lambda tp: item.gpus % tp)
-        instances, idle = divmod(item.gpus, tp)
-        pools[name] = {**item.limits, "tp": tp, "instances": instances}
-        said.append(f"{instances} × {item.gpu} TP{tp}")
+        parallel = min(item.parallels, key=lambda p: item.gpus % p.gpus)
+        instances, idle = divmod(item.gpus, parallel.gpus)
+        pools[name] = {**item.limits, **asdict(parallel), "instances": instances}
+        said.append(f"{instances} × {item.gpu} {parallel.label}")
         if idle:
             notes.append(f"{idle} of {item.gpus} {item.gpu} stay idle in the twin, and unpaid.")
     how = f"The same GPUs, each type a colocated pool of its own: {' and '.join(said)}."
@@ -141,7 +143,7 @@ def cost_twins(
 ) -> list[tuple[Scenario, Deployment]]:
     """Every homogeneous colocated layout that the budget buys and the model fits.
 
-    For each GPU type and each legal TP degree, as many instances as the budget pays for.
+    For each GPU type and each legal parallelism (``_parallels``), as many instances as the budget pays for.
 
     Args:
         scenario: the disaggregated scenario.
@@ -154,13 +156,14 @@ def cost_twins(
     found: list[tuple[Scenario, Deployment]] = []
     reasons: list[str] = []
     for item in stock:
-        for tp in scenario.deployment().model.allowed_tp():
-            price = tp * item.usd_per_gpu_hour
+        for parallel in _parallels(scenario.deployment().model, item):
+            price = parallel.gpus * item.usd_per_gpu_hour
             # a budget made of sums of prices may miss a multiple of one by its last digit
-            instances = int(usd_per_hour * (1 + 1e-9) / price) if price > 0 else item.gpus // tp
+            paid = int(usd_per_hour * (1 + 1e-9) / price) if price > 0 else None
+            instances = item.gpus // parallel.gpus if paid is None else paid
             if instances < 1:
                 continue
-            pools = {"colocated": {**item.limits, "tp": tp, "instances": instances}}
+            pools = {"colocated": {**item.limits, **asdict(parallel), "instances": instances}}
             try:
                 twin = colocated(scenario, pools)
                 found.append((twin, twin.deployment()))
@@ -172,3 +175,13 @@ def cost_twins(
             + (reasons[0] if reasons else "the budget does not buy one instance.")
         )
     return found
+
+
+def _parallels(model: ModelSpec, item: Inventory) -> tuple[Parallel, ...]:
+    """Every TP degree, of a mixture with its experts cut or spread, and what the pools do."""
+    found = [
+        Parallel(tp=tp, ep=ep)
+        for tp in model.allowed_tp()
+        for ep in ((1, tp) if model.is_moe else (1,))
+    ]
+    return tuple(dict.fromkeys([*found, *item.parallels]))

@@ -23,6 +23,8 @@ def cautions(run: Run, bounds: Bounds, found: Stability) -> list[str]:
         *_evicted(run),
         *_slots(run),
         *_borrowed(run),
+        *_substituted(run),
+        *_beyond(run),
         *_peaks(bounds),
         *_chunks(run),
         *_short(run),
@@ -64,7 +66,7 @@ def _slots(run: Run) -> Iterator[str]:
     if client is None:
         return
     servers = [p for p in run.deployment.pools if p.role != "prefill"]
-    slots = sum(p.max_num_seqs * p.instances for p in servers)
+    slots = sum(p.max_num_seqs * p.parallel.attention_dp * p.instances for p in servers)
     if slots <= client.concurrency:
         yield (
             f"The client keeps {client.concurrency} requests in flight and the instances run at "
@@ -86,6 +88,24 @@ def _borrowed(run: Run) -> Iterator[str]:
     """GPUs whose kernels nobody has measured, each once."""
     sentences = (pool.gpu.caution for pool in run.deployment.pools)
     yield from dict.fromkeys(text for text in sentences if text is not None)
+
+
+def _substituted(run: Run) -> Iterator[str]:
+    """What the step models had to assume, each sentence once."""
+    yield from dict.fromkeys(note for pool in run.deployment.pools for note in pool.step.notes)
+
+
+def _beyond(run: Run) -> Iterator[str]:
+    """Contexts longer than the model was built for."""
+    most = run.deployment.model.max_position
+    tokens = run.workload.prompt_tokens + run.workload.output_tokens
+    over = int(np.count_nonzero(tokens > most))
+    if over:
+        yield (
+            f"{_of(over, len(run.workload))} {'is' if over == 1 else 'are'} longer, prompt and "
+            f"output, than {run.deployment.model.name} was built for: up to {int(tokens.max()):,} "
+            f"tokens, and its longest context is {most:,}."
+        )
 
 
 def _chunks(run: Run) -> Iterator[str]:

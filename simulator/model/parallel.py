@@ -52,6 +52,13 @@ class Parallel:
         return self.stage_gpus * self.pp
 
     @property
+    def label(self) -> str:
+        """``TP8``, ``TP8 EP8``, ``TP8 PP2``, ``DP8 EP8``: the degrees that are not 1."""
+        degrees = {"TP": self.tp, "DP": self.attention_dp, "EP": self.ep, "PP": self.pp}
+        named = [f"{name}{n}" for name, n in degrees.items() if n > 1]
+        return " ".join(named) or "TP1"
+
+    @property
     def moe_tp(self) -> int:
         """GPUs one routed expert is cut over."""
         return self.stage_gpus // self.ep

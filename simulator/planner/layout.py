@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from hwprofiles import load_gpu
+from simulator.model import Parallel
 from simulator.scenario import SLO, Scenario
 
 Mode = Literal["disaggregated", "colocated"]
@@ -22,24 +23,59 @@ class Shape:
 
     Attributes:
         gpu: GPU type: a bundled name, or the path of a profile.
-        tp: tensor-parallel degree; GPUs of one instance.
+        tp: tensor-parallel degree.
         instances: how many.
+        pp: pipeline stages.
+        ep: groups the routed experts are spread over.
+        attention_dp: attention ranks in lock-step.
     """
 
     gpu: str
     tp: int
     instances: int
+    pp: int = 1
+    ep: int = 1
+    attention_dp: int = 1
+
+    @property
+    def parallel(self) -> Parallel:
+        """How an instance spreads the model over its GPUs."""
+        return Parallel(self.tp, self.pp, self.ep, self.attention_dp)
+
+    @property
+    def instance_gpus(self) -> int:
+        """GPUs of one instance."""
+        return self.tp * self.pp * self.attention_dp
+
+    @property
+    def kind(self) -> tuple[str, int, int, int, int]:
+        """Everything but the number of instances."""
+        return self.gpu, self.tp, self.pp, self.ep, self.attention_dp
+
+    def times(self, instances: int) -> Shape:
+        """So many of these instances."""
+        return replace(self, instances=instances)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a pool of a scenario says it; degrees that are 1 are left out, but for ``tp``."""
+        more = {"pp": self.pp, "ep": self.ep, "attention_dp": self.attention_dp}
+        return {
+            "gpu": self.gpu,
+            "tp": self.tp,
+            **{name: n for name, n in more.items() if n > 1},
+            "instances": self.instances,
+        }
 
     @property
     def gpus(self) -> int:
         """GPUs of all instances."""
-        return self.tp * self.instances
+        return self.instance_gpus * self.instances
 
     @property
     def label(self) -> str:
-        """``h100_sxm:TP4``."""
+        """``h100_sxm:TP4``, ``h200_sxm:TP8.EP8``."""
         name = Path(self.gpu).stem if Path(self.gpu).suffix else self.gpu
-        return f"{name}:TP{self.tp}"
+        return f"{name}:{self.parallel.label.replace(' ', '.')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,13 +142,13 @@ class Layout:
     @property
     def family(self) -> tuple[object, ...]:
         """Everything but the numbers of instances."""
-        pools = tuple((s.gpu, s.tp) for s in self.shapes)
+        pools = tuple(s.kind for s in self.shapes)
         return (self.mode, pools, self.link, self.max_num_seqs, self.max_num_batched_tokens)
 
     @property
     def order(self) -> tuple[object, ...]:
         """A total order that depends on nothing but the layout."""
-        shapes = tuple((s.gpu, s.tp, s.instances) for s in self.shapes)
+        shapes = tuple((*s.kind, s.instances) for s in self.shapes)
         knobs = (self.max_num_seqs, self.max_num_batched_tokens)
         return (self.mode, self.gpus, shapes, self.link or "", knobs)
 
@@ -161,7 +197,7 @@ def _pools(layout: Layout, base: Scenario) -> dict[str, dict[str, Any]]:
     if layout.colocated is not None:
         kept = _inherited(base, "colocated", ("memory_fraction", "block_tokens"))
         own = {"max_num_seqs": seqs, "max_num_batched_tokens": max(tokens, seqs)}
-        return {"colocated": {**kept, **own, **_shape(layout.colocated)}}
+        return {"colocated": {**kept, **own, **layout.colocated.to_dict()}}
     assert layout.prefill is not None
     assert layout.decode is not None
     common = ("memory_fraction", "block_tokens", "nics_per_gpu")
@@ -170,13 +206,9 @@ def _pools(layout: Layout, base: Scenario) -> dict[str, dict[str, Any]]:
     if "max_num_batched_tokens" in decode:
         decode["max_num_batched_tokens"] = max(decode["max_num_batched_tokens"], seqs)
     return {
-        "prefill": {**prefill, "max_num_batched_tokens": tokens, **_shape(layout.prefill)},
-        "decode": {**decode, "max_num_seqs": seqs, **_shape(layout.decode)},
+        "prefill": {**prefill, "max_num_batched_tokens": tokens, **layout.prefill.to_dict()},
+        "decode": {**decode, "max_num_seqs": seqs, **layout.decode.to_dict()},
     }
-
-
-def _shape(shape: Shape) -> dict[str, Any]:
-    return {"gpu": shape.gpu, "tp": shape.tp, "instances": shape.instances}
 
 
 def _inherited(base: Scenario, role: str, keys: tuple[str, ...]) -> dict[str, Any]:

@@ -190,7 +190,7 @@ class Evaluated:
 def _shape(shape: Shape | None) -> dict[str, Any] | None:
     if shape is None:
         return None
-    return {"gpu": shape.gpu, "tp": shape.tp, "instances": shape.instances}
+    return shape.to_dict()
 
 
 def _interval(found: Interval | None) -> dict[str, float | None] | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hwprofiles import load_gpu
-from simulator.errors import InputError, ScenarioError
+from simulator.errors import InputError, ModelError, ScenarioError
 from simulator.model import ModelSpec, load_model
 from simulator.planner.inventory import MAX_GPUS, Inventory
 from simulator.planner.layout import Layout, Mode, Shape
@@ -156,14 +156,38 @@ def _fitting(
         tps = legal_tps(inventory, gpu, model, space)
         if not tps:
             notes.append(f"{load_gpu(gpu).name}: no legal TP degree is allowed.")
-        for tp in tps:
-            shape = Shape(gpu, tp, 1)
+        for shape in _shapes(scenario, gpu, tps, model):
             try:
                 _layout((shape,), None, *least).scenario(scenario)
                 fits.append(shape)
             except InputError as error:
                 notes.append(f"{shape.label}: {str(error).split(':', 2)[-1].strip()}")
     return fits, tuple(notes)
+
+
+def _shapes(
+    scenario: Scenario, gpu: str, tps: tuple[int, ...], model: ModelSpec
+) -> tuple[Shape, ...]:
+    """Instances of a GPU type with these TP degrees.
+
+    A mixture of experts is tried with its experts cut over the TP ranks, and spread over them. What
+    else the scenario's pools of the type do (pipeline stages, attention ranks, wider expert
+    parallelism) is tried too.
+    """
+    shapes = [Shape(gpu, tp, 1, ep=ep) for tp in tps for ep in ((1, tp) if model.is_moe else (1,))]
+    for pool in scenario.config.pools.values():
+        own = load_gpu(pool.gpu).name == load_gpu(gpu).name
+        if own and pool.tp in tps and (pool.pp > 1 or pool.attention_dp > 1 or pool.ep > 1):
+            shapes.append(Shape(gpu, pool.tp, 1, pool.pp, pool.ep, pool.attention_dp))
+    return tuple(dict.fromkeys(shape for shape in shapes if _shards(shape, model)))
+
+
+def _shards(shape: Shape, model: ModelSpec) -> bool:
+    try:
+        model.check_parallel(shape.parallel)
+    except ModelError:
+        return False
+    return True
 
 
 def _builds(layout: Layout, scenario: Scenario) -> bool:
@@ -179,7 +203,7 @@ def members(
 ) -> Iterator[Layout]:
     """Every layout of a family within the limits, by numbers of instances."""
     shapes = family.shapes
-    most = [limits.of_type(s.gpu) // s.tp for s in shapes]
+    most = [limits.of_type(s.gpu) // s.instance_gpus for s in shapes]
     if space.most_instances is not None:
         most = [min(n, space.most_instances) for n in most]
     for counts in itertools.product(*(range(1, n + 1) for n in most)):
@@ -190,7 +214,7 @@ def members(
 
 def with_instances(family: Layout, counts: tuple[int, ...]) -> Layout:
     """The layout of a family with these numbers of instances, prefill before decode."""
-    shapes = tuple(Shape(s.gpu, s.tp, n) for s, n in zip(family.shapes, counts, strict=True))
+    shapes = tuple(s.times(n) for s, n in zip(family.shapes, counts, strict=True))
     return _layout(shapes, family.link, family.max_num_seqs, family.max_num_batched_tokens)
 
 

@@ -1,9 +1,10 @@
-"""The bundled scenarios, as data and as a table."""
+"""The bundled scenarios and kinds of requests, as data and as tables."""
 
 from __future__ import annotations
 
 import scenarios
 from simulator.report.block import Block
+from simulator.workload.presets import PRESETS
 
 
 def question(text: str) -> str:
@@ -33,3 +34,14 @@ def scenarios_block(found: list[dict[str, str]]) -> Block:
     """Bundled scenarios as a table."""
     rows = tuple((s["name"], s["question"]) for s in found)
     return Block("Bundled scenarios", (), rows, "xpyd simulate NAME")
+
+
+def preset_list() -> list[dict[str, str]]:
+    """Name, meaning and source of every kind of request a class can start from."""
+    return [{"name": n, "about": p.about, "source": p.source} for n, p in PRESETS.items()]
+
+
+def presets_block(found: list[dict[str, str]]) -> Block:
+    """Kinds of requests as a table."""
+    rows = tuple((p["name"], f"{p['about']} ({p['source']})") for p in found)
+    return Block("Kinds of requests", (), rows, "In a scenario: workload: {classes: {MINE: NAME}}")

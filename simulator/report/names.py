@@ -34,9 +34,9 @@ def layout_label(deployment: Deployment) -> str:
 
 
 def pool_label(pool: PoolPlan) -> str:
-    """``2 × h100_sxm TP4``: instances, GPU type and tensor-parallel degree."""
+    """``2 × h100_sxm TP4``: instances, GPU type and degrees of parallelism."""
     gpu = getattr(pool.gpu, "name", "GPU")
-    return f"{pool.instances} × {gpu} TP{pool.tp}"
+    return f"{pool.instances} × {gpu} {pool.parallel.label}"
 
 
 def link_label(deployment: Deployment) -> str:

@@ -80,7 +80,7 @@ def _family(layout: Layout) -> tuple[object, ...]:
     """What all cells of one map share; a colocated map has a row for every TP degree."""
     if layout.colocated is not None:
         return (layout.mode, layout.colocated.gpu)
-    return (layout.mode, layout.link, *((s.gpu, s.tp) for s in layout.shapes))
+    return (layout.mode, layout.link, *(s.kind for s in layout.shapes))
 
 
 def _cell(layout: Layout) -> tuple[int, int]:

@@ -133,7 +133,7 @@ def _instance(
 def _parallel(name: str, pool: Pool, model: ModelSpec) -> Parallel:
     """The pool's parallelism, which shards the model; the mistake is at the key it is in."""
     try:
-        found = Parallel(pool.tp, pool.pp, pool.ep, pool.attention_dp)
+        found = pool.parallel
         model.check_parallel(found)
     except ModelError as error:
         key, _, text = str(error).partition(": ")

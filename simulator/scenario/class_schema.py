@@ -48,7 +48,7 @@ class RequestClass(Section):
 
     preset: Annotated[
         Name | None,
-        Field(description="bundled kind to start from (`xpyd scenarios`); a bare name is enough"),
+        Field(description="bundled kind to start from (`xpyd presets`); a bare name is enough"),
     ] = None
     weight: Annotated[
         PositiveReal | None,

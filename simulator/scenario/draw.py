@@ -26,7 +26,16 @@ from simulator.scenario.length_schema import (
 from simulator.scenario.names import trace_file
 from simulator.scenario.problem import Problem, at
 from simulator.scenario.workload_schema import Trace, Workload
-from simulator.workload import ClosedLoop, Requests, TraceFormat, arrivals, read_trace, stream
+from simulator.workload import (
+    ClosedLoop,
+    Requests,
+    TraceFile,
+    TraceFormat,
+    arrivals,
+    read_trace,
+    read_trace_file,
+    stream,
+)
 from simulator.workload import lengths as draw
 from simulator.workload import rates as rated
 from simulator.workload.lengths import MAX_TOKENS
@@ -184,7 +193,7 @@ def trace_of(lengths: TraceLengths, path: tuple[str, ...]) -> Requests:
     """
     where = (*path, "lengths", "trace")
     with at(*where):
-        return _read_cached(trace_file(lengths.trace, where), "auto")
+        return _read_cached(trace_file(lengths.trace, where), "auto").requests
 
 
 def longest_prompt(workload: Workload) -> int | None:
@@ -222,7 +231,9 @@ def _replay(trace: Trace) -> Requests:
     """The trace, cut and then made faster."""
     path = trace_file(trace.path)
     with at("workload", "trace"):
-        requests = _read_cached(path, trace.format)
+        found = _read_cached(path, trace.format)
+        # without arrivals this is refused, in the sentence of the reader
+        requests = found.requests if found.arrivals_known else read_trace(path, trace.format)
         if trace.start_s is not None or trace.end_s is not None:
             end_s = float("inf") if trace.end_s is None else trace.end_s
             requests = requests.between(trace.start_s or 0.0, end_s)
@@ -231,7 +242,7 @@ def _replay(trace: Trace) -> Requests:
         return requests if trace.rate_scale == 1.0 else requests.faster(trace.rate_scale)
 
 
-def _read_cached(path: Path, format: TraceFormat) -> Requests:
+def _read_cached(path: Path, format: TraceFormat) -> TraceFile:
     try:
         stat = path.stat()
         version = (stat.st_mtime_ns, stat.st_size)
@@ -241,9 +252,9 @@ def _read_cached(path: Path, format: TraceFormat) -> Requests:
 
 
 @lru_cache(maxsize=4)
-def _read(path: Path, format: TraceFormat, version: tuple[int, int]) -> Requests:
+def _read(path: Path, format: TraceFormat, version: tuple[int, int]) -> TraceFile:
     """A trace file; many candidates replay one trace, and ``version`` changes with the file."""
-    return read_trace(path, format)
+    return read_trace_file(path, format)
 
 
 def check_trace_files(workload: Workload) -> None:

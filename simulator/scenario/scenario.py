@@ -196,7 +196,7 @@ class Scenario:
             facts[key.replace("_", " ")] = settings(given.get(key, {}))
         facts["classes"] = ", ".join(workload.classes or ())
         for name, pool in config.pools.items():
-            facts[f"{name} pool"] = f"{pool.instances} × {pool.gpu} TP{pool.tp}"
+            facts[f"{name} pool"] = f"{pool.instances} × {pool.gpu} {pool.parallel.label}"
         facts["link"] = config.link.name if config.link else ""
         facts["targets"] = _targets(self.slo)
         return card(f"{self.name} · {self.mode}", facts=facts)

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from simulator.engine_profiles import MemoryBase
-from simulator.model import Format
+from simulator.model import Format, Parallel
 from simulator.perf.precision import Activations, Compute, KvFormat
 from simulator.scenario.deployment import FirstToken, Reserve, Role, RouterName, TransferMode
 from simulator.scenario.target_schema import Targets
@@ -119,6 +119,11 @@ class Pool(Section):
         int | None,
         Field(ge=1, le=64, description="disaggregated only: NICs of one GPU; default: 1"),
     ] = None
+
+    @property
+    def parallel(self) -> Parallel:
+        """How an instance spreads the model over its GPUs."""
+        return Parallel(self.tp, self.pp, self.ep, self.attention_dp)
 
 
 class Link(Section):

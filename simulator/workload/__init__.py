@@ -4,15 +4,18 @@ from simulator.workload import arrivals, lengths
 from simulator.workload.blocks import Blocks
 from simulator.workload.requests import ClosedLoop, Requests
 from simulator.workload.streams import stream
-from simulator.workload.traces import TraceFormat, read_trace
+from simulator.workload.trace_json import TraceFile
+from simulator.workload.traces import TraceFormat, read_trace, read_trace_file
 
 __all__ = [
     "Blocks",
     "ClosedLoop",
     "Requests",
+    "TraceFile",
     "TraceFormat",
     "arrivals",
     "lengths",
     "read_trace",
+    "read_trace_file",
     "stream",
 ]

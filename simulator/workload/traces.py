@@ -7,21 +7,27 @@ format        columns (any order, others are ignored)     arrivals
               GeneratedTokens``                           dates, taken relative to the earliest
 ``csv``       ``arrival_s, prompt_tokens,                 seconds from 0
               output_tokens``
-``parquet``   as ``csv``                                  seconds from 0
+``parquet``   as ``csv``, and ``hash_ids`` (optional)     seconds from 0
+``burstgpt``  ``Timestamp, Request tokens,                CSV of the BurstGPT traces: seconds
+              Response tokens``                           from 0
 ============  ==========================================  =====================================
+
+JSON formats (Mooncake, AIPerf, results of the vLLM and SGLang clients) are in ``trace_json``.
 
 A dated (``azure``) trace whose rows are out of order is sorted, stably, and a note says so: the
 dates leave no doubt about the order. Seconds that go backwards are refused: two files glued
 together and a wrong column look just like that. A request needs at least one prompt token and one
 output token; a row with zero (a request that failed or was cancelled where the trace was taken) is
-refused with its line, because dropping it or making it 1 would change the load unseen.
+refused with its line, because dropping it or making it 1 would change the load unseen. BurstGPT and
+benchmark results record their failures as such (no output tokens, an error); those are left out, and a
+note says how many.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,17 +38,26 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simulator.errors import TraceError
+from simulator.workload.blocks import Blocks
 from simulator.workload.lengths import MAX_TOKENS
 from simulator.workload.requests import LATEST_ARRIVAL_S, Requests
+from simulator.workload.trace_json import TOKENS_ALLOWED, TraceFile, read_json
 
-TraceFormat = Literal["auto", "azure", "csv", "parquet"]
+TraceFormat = Literal[
+    "auto", "azure", "csv", "parquet", "burstgpt", "mooncake", "aiperf", "vllm", "sglang"
+]
+JSON_FORMATS = ("mooncake", "aiperf", "vllm", "sglang")
 
 AZURE_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 PLAIN_COLUMNS = ("arrival_s", "prompt_tokens", "output_tokens")
+BURSTGPT_COLUMNS = ("Timestamp", "Request tokens", "Response tokens")
+_BURSTGPT_OTHERS = ("Session ID", "Elapsed time", "Model", "Total tokens", "Log Type")
 
-_HEADERS = f"{','.join(AZURE_COLUMNS)} (azure) or {','.join(PLAIN_COLUMNS)} (csv)"
+_HEADERS = (
+    f"{','.join(AZURE_COLUMNS)} (azure), {','.join(PLAIN_COLUMNS)} (csv) or "
+    f"{','.join(BURSTGPT_COLUMNS)} (burstgpt)"
+)
 _PARQUET_MAGIC = b"PAR1"
-_TOKENS_ALLOWED = f"a whole number from 1 to {MAX_TOKENS}"
 _SECONDS_ALLOWED = f"a number of seconds from 0 to {LATEST_ARRIVAL_S:g}"
 _DATE_ALLOWED = "a date and time such as 2023-11-16 18:17:03.9799600"
 
@@ -58,6 +73,8 @@ class _Table:
         unit: ``"line"`` or ``"row"``.
         numbers: 1-based line or row number of each value.
         ignored: other columns of the file.
+        blocks: shared prompt blocks, where the file has them.
+        notes: what was left out.
     """
 
     path: Path
@@ -66,6 +83,8 @@ class _Table:
     unit: str
     numbers: Sequence[int]
     ignored: tuple[str, ...]
+    blocks: Blocks | None = None
+    notes: tuple[str, ...] = ()
 
     def bad(self, column: int, row: int, allowed: str) -> TraceError:
         """The error of one value that cannot be used."""
@@ -86,15 +105,32 @@ def read_trace(path: Path, format: TraceFormat = "auto") -> Requests:
         format: what it must be; ``"auto"`` accepts any format listed above.
 
     Returns:
-        The requests, not stationary; ``notes`` tells of sorting and of ignored columns.
+        The requests, not stationary; ``notes`` tells of sorting, of requests left out and of ignored
+        columns.
 
     Raises:
-        TraceError: the file is missing, unreadable, empty or of another format, or a value is
-            malformed; the sentence names file, line, column, what was found and what is allowed.
+        TraceError: the file is missing, unreadable, empty or of another format, a value is malformed
+            (the sentence names file, line, column, what was found and what is allowed), or it does
+            not say when requests arrived.
+    """
+    found = read_trace_file(path, format)
+    if not found.arrivals_known:
+        raise TraceError(
+            f"{path}: holds no start_times, so arrivals are not known; allowed: its lengths "
+            "(workload.lengths.trace) with arrivals or a closed_loop of your own."
+        )
+    return found.requests
+
+
+def read_trace_file(path: Path, format: TraceFormat = "auto") -> TraceFile:
+    """The same, also for a file that does not say when requests arrived.
+
+    Raises:
+        TraceError: as ``read_trace``, but for arrivals that are not known.
     """
     try:
         with path.open("rb") as file:
-            magic = file.read(4)
+            magic = file.read(64)
     except FileNotFoundError:
         raise TraceError(f"{path}: no such trace file.") from None
     except IsADirectoryError:
@@ -103,18 +139,28 @@ def read_trace(path: Path, format: TraceFormat = "auto") -> Requests:
         raise TraceError(f"{path}: cannot be read ({error.strerror}).") from None
     if not magic:
         raise TraceError(f"{path}: the file is empty; allowed: a header {_HEADERS} and requests.")
-    is_parquet = magic == _PARQUET_MAGIC
+    is_parquet = magic[:4] == _PARQUET_MAGIC
+    if magic.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{":
+        if format != "auto" and format not in JSON_FORMATS:
+            raise TraceError(f"{path}: found JSON; allowed with format '{format}': that format.")
+        return read_json(path, format)
     if format != "auto" and is_parquet != (format == "parquet"):
         found = "a Parquet file" if is_parquet else "not a Parquet file"
         raise TraceError(f"{path}: found {found}; allowed with format '{format}': that format.")
+    if format in JSON_FORMATS:
+        raise TraceError(f"{path}: found no JSON; allowed with format '{format}': that format.")
     table = _parquet_table(path) if is_parquet else _csv_table(path, format)
     if not len(table.numbers):
         raise TraceError(f"{path}: the trace holds no request; allowed: at least one.")
-    return _requests(table)
+    told = {AZURE_COLUMNS[0]: "azure", BURSTGPT_COLUMNS[0]: "burstgpt"}.get(table.names[0], "csv")
+    return TraceFile(_requests(table), "parquet" if is_parquet else told)
 
 
 def _requests(table: _Table) -> Requests:
-    notes = []
+    notes: list[str] = []
+    if table.names == BURSTGPT_COLUMNS:
+        table = _without_failures(table)
+    notes += table.notes
     if table.ignored:
         notes.append(f"{table.path.name}: ignored columns {', '.join(table.ignored)}.")
     prompt, output = _tokens(table, 1), _tokens(table, 2)
@@ -127,7 +173,34 @@ def _requests(table: _Table) -> Requests:
     else:
         arrival = _seconds(table)
     return Requests(
-        arrival, prompt, output, source=table.path.name, stationary=False, notes=tuple(notes)
+        arrival,
+        prompt,
+        output,
+        source=table.path.name,
+        stationary=False,
+        notes=tuple(notes),
+        blocks=table.blocks,
+    )
+
+
+def _without_failures(table: _Table) -> _Table:
+    """A BurstGPT table without its failed requests, which have no tokens."""
+    zero = (_numeric(table.columns[1]) == 0) | (_numeric(table.columns[2]) == 0)
+    failed = int(zero.sum())
+    if not failed:
+        return table
+    if failed == zero.size:
+        raise TraceError(f"{table.path}: all {failed} requests failed; allowed: some with tokens.")
+    keep = np.flatnonzero(~zero).tolist()
+    note = (
+        f"{table.path.name}: {failed} of {zero.size} requests failed (no tokens) and were left out; "
+        "the load is lower by so much."
+    )
+    return replace(
+        table,
+        columns=tuple([column[i] for i in keep] for column in table.columns),
+        numbers=[table.numbers[i] for i in keep],
+        notes=(note,),
     )
 
 
@@ -150,7 +223,7 @@ def _tokens(table: _Table, column: int) -> NDArray[np.int64]:
     number = _numeric(table.columns[column])
     ok = (number >= 1) & (number <= MAX_TOKENS) & (number == np.floor(number))
     if not ok.all():
-        raise table.bad(column, int(np.argmin(ok)), _TOKENS_ALLOWED)
+        raise table.bad(column, int(np.argmin(ok)), TOKENS_ALLOWED)
     return number.astype(np.int64)
 
 
@@ -207,13 +280,14 @@ def _csv_table(path: Path, format: TraceFormat) -> _Table:
         raise TraceError(f"{path}: is not text; allowed: CSV in UTF-8, or Parquet.") from None
     except csv.Error as error:
         raise TraceError(f"{path}: line {reader.line_num}: malformed CSV ({error}).") from None
-    ignored = tuple(name for name in header if name not in names)
+    expected = names if names != BURSTGPT_COLUMNS else (*names, *_BURSTGPT_OTHERS)
+    ignored = tuple(name for name in header if name not in expected)
     return _Table(path, names, columns, "line", lines, ignored)
 
 
 def _csv_names(path: Path, header: list[str], format: TraceFormat) -> tuple[str, ...]:
     """Which three columns to read, told from the header."""
-    known = {"azure": AZURE_COLUMNS, "csv": PLAIN_COLUMNS}
+    known = {"azure": AZURE_COLUMNS, "csv": PLAIN_COLUMNS, "burstgpt": BURSTGPT_COLUMNS}
     allowed = known if format == "auto" else {format: known[format]}
     for names in allowed.values():
         if all(header.count(name) == 1 for name in names):
@@ -242,5 +316,23 @@ def _parquet_table(path: Path) -> _Table:
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
             raise TraceError(f"{path}: column {name}: found type {kind}; allowed: numbers.")
     columns = tuple(table.column(name).to_pandas() for name in PLAIN_COLUMNS)
-    ignored = tuple(name for name in table.column_names if name not in PLAIN_COLUMNS)
-    return _Table(path, PLAIN_COLUMNS, columns, "row", range(1, table.num_rows + 1), ignored)
+    blocks = _blocks(path, table) if "hash_ids" in table.column_names else None
+    expected = (*PLAIN_COLUMNS, "hash_ids")
+    ignored = tuple(name for name in table.column_names if name not in expected)
+    numbers = range(1, table.num_rows + 1)
+    return _Table(path, PLAIN_COLUMNS, columns, "row", numbers, ignored, blocks)
+
+
+def _blocks(path: Path, table: pa.Table) -> Blocks:
+    """Ids of the prompts' blocks."""
+    column = table.column("hash_ids").combine_chunks()
+    kind = column.type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not (is_list and pa.types.is_integer(kind.value_type)) or column.null_count:
+        raise TraceError(
+            f"{path}: column hash_ids: found type {kind}; allowed: a list of whole numbers in every "
+            "row."
+        )
+    starts = column.offsets.to_numpy().astype(np.int64)
+    ids = column.flatten().to_numpy(zero_copy_only=False)
+    return Blocks(ids, starts - starts[0])
