@@ -157,3 +157,15 @@ def test_options_without_effect_are_refused(folder: Path) -> None:
     assert both.exit_code == 2
     stray = runner.invoke(app, ["validate", str(folder)])
     assert stray.exit_code == 2
+
+
+def test_borrowing_is_scored_on_the_borrowers_own_rows(folder: Path) -> None:
+    from simulator.validation.operators.borrowing import borrowing
+
+    gemm_frame().to_parquet(folder / "a100_sxm_gemm.parquet")
+    found = borrowing(read_tables(folder))
+    pairs = set(zip(found["gpu"], found["lender"], strict=True))
+    assert pairs == {("a100_sxm_80gb", "h100_sxm"), ("h100_sxm", "a100_sxm_80gb")}
+    gemm = found[found["operator"] == "gemm"]
+    assert (gemm["rows"] == 2).all()  # the default kernels' rows of the cold region
+    assert (gemm["mape"] != gemm["own_mape"]).all()
