@@ -28,6 +28,7 @@ def cautions(run: Run, bounds: Bounds, found: Stability) -> list[str]:
         *_peaks(bounds),
         *_chunks(run),
         *_short(run),
+        *run.workload.notes,
     ]
 
 

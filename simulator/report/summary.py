@@ -277,6 +277,8 @@ def _worst(summary: Summary) -> str:
     if len(known) < 2:
         return ""
     name = min(known, key=lambda n: known[n])
+    if known[name] == 1.0:
+        return ""
     return f"; least of all {name}, with {percent(known[name])}"
 
 

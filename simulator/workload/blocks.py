@@ -59,6 +59,11 @@ class Blocks:
         """The ids of request ``i``."""
         return self.ids[self.starts[i] : self.starts[i + 1]]
 
+    def between(self, first: int, last: int) -> Blocks:
+        """The rows from ``first`` on, before ``last``."""
+        starts = self.starts[first : last + 1]
+        return Blocks(self.ids[starts[0] : starts[-1]], starts - starts[0], self.block_tokens)
+
     def rows(self, chosen: NDArray[np.int64]) -> Blocks:
         """The rows of some requests, in the order given."""
         return Blocks.of([self.row(int(i)) for i in chosen], self.block_tokens)

@@ -151,7 +151,7 @@ class Requests:
             prompt_tokens=self.prompt_tokens[rows],
             output_tokens=self.output_tokens[rows],
             class_index=self.class_index[rows],
-            blocks=None if blocks is None else blocks.rows(np.arange(len(self))[rows]),
+            blocks=None if blocks is None else blocks.between(*rows.indices(len(self))[:2]),
         )
 
 
