@@ -65,9 +65,10 @@ def _use(pool: PoolPlan, rows: pd.DataFrame, span_s: float, load: float | None) 
     known = time > 0.0
     flops = float(pool.step.flops(total["tokens"], _by_group(pool, rows, "pairs"), total["rows"]))
     # every rank reads its shard of the weights in each step, and its share of the KV; how many
-    # experts a step visits is taken at its mean size
+    # experts a step visits is taken at the mean number of tokens it decodes (or prefills), the
+    # few steps that do both counted low
     steps = float(rows["steps"].sum())
-    each = total["tokens"] / steps if steps else 0.0
+    each = total["tokens" if pool.role == "prefill" else "rows"] / steps if steps else 0.0
     moved = steps * float(pool.step.read_bytes(0.0, each))
     moved += float(pool.step.kv_read_bytes(_by_group(pool, rows, "kv_token_steps")))
     return PoolUse(

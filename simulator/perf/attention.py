@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from hwprofiles import GpuProfile, KernelFamily
 from simulator.model import AttentionGroup, GqaAttention, MlaAttention
 from simulator.perf import forms
+from simulator.perf.forms import Array
 from simulator.perf.kernels import ACTIVATION_BYTES, Multiply, for_dtype, gemm_params
 from simulator.perf.precision import Precision
 
@@ -182,36 +183,15 @@ def _latent(
     precision: Precision,
     projections: Multiply,
 ) -> GroupAttention:
-    """Latent attention from the parameters of grouped-query kernels of the same profile."""
+    """Latent attention; where a profile has no kernels of it, from those of grouped-query heads."""
     heads = attention.heads // tp
     latent = attention.kv_lora_rank
     absorbed = 2 * latent + attention.qk_rope_head_dim  # Q and O of one head, latents
     expanded = attention.qk_head_dim + attention.v_head_dim  # Q and O, or K and V, of one head
     kv = group.kv_bytes(precision.kv_bytes, tp)
-    bandwidth = gpu.memory_bytes_per_s.value
-    bf16 = gpu.peak_flops("bf16")
-
-    decode = for_dtype(kernels.decode_attention, precision.kv)
-    prefill = for_dtype(kernels.prefill_attention, precision.kv)
-    memory = bandwidth * decode.memory_eff.value
     io = heads * absorbed * ACTIVATION_BYTES
-    sequence = decode.tile_s.value / gpu.sms.value + io / memory
-    arithmetic = 2.0 * heads * absorbed / (bf16 * prefill.compute_eff.value)
-
-    # every head has its own expanded K and V, in bf16 whatever the cache is kept in
-    fixed, pair, new, read = forms.prefill_attention_coefficients(
-        heads=heads,
-        kv_heads=heads,
-        head_dim=expanded / 2,
-        t0_s=prefill.t0_s.value,
-        compute_eff=prefill.compute_eff.value,
-        memory_eff=prefill.memory_eff.value,
-        peak_flops=bf16,
-        bandwidth=bandwidth,
-        kv_bytes=ACTIVATION_BYTES,
-        io_bytes=ACTIVATION_BYTES,
-        head_dim_exponent=prefill.head_dim_exponent.value,
-    )
+    pieces = _latent_decode(attention, gpu, kernels, tp, precision)
+    fixed, pair, new, read = _latent_prefill(attention, gpu, kernels, tp, precision)
     # the projection of the new tokens' latents is one of the layer's GEMMs; a cached prefix is
     # expanded again, ``read - new`` tokens of it
     wide = attention.qk_nope_head_dim + attention.v_head_dim
@@ -221,14 +201,82 @@ def _latent(
     again = 2.0 * latent * heads * wide / up_peak
     return GroupAttention(
         group=group,
-        decode=undominated(
-            DecodePiece(decode.t0_s.value, sequence, kv / memory),
-            DecodePiece(decode.t0_s.value, sequence, arithmetic, "compute"),
-        ),
+        decode=pieces,
         prefill=PrefillCost(float(fixed), float(pair), float(new) - again, float(read) + again),
         decode_pair_flops=2.0 * heads * absorbed,
         prefill_pair_flops=2.0 * heads * expanded,
         kv_bytes=kv,
         decode_io_bytes=io,
         prefill_io_bytes=heads * expanded * ACTIVATION_BYTES,
+    )
+
+
+def _latent_decode(
+    attention: MlaAttention, gpu: GpuProfile, kernels: KernelFamily, tp: int, precision: Precision
+) -> tuple[DecodePiece, ...]:
+    heads, latent = attention.heads // tp, attention.kv_lora_rank
+    rotary, bandwidth = attention.qk_rope_head_dim, gpu.memory_bytes_per_s.value
+    if kernels.mla_decode:
+        own = for_dtype(kernels.mla_decode, precision.kv)
+        fixed, sequence, token = forms.mla_decode_coefficients(
+            heads=heads,
+            kv_lora_rank=latent,
+            qk_rope_head_dim=rotary,
+            t0_s=own.t0_s.value,
+            sequence_s=own.sequence_s.value,
+            compute_eff=own.compute_eff.value,
+            memory_eff=own.memory_eff.value,
+            p=own.p.value,
+            head_tile=own.head_tile.value,
+            peak_flops=gpu.peak_flops("bf16"),
+            bandwidth=bandwidth,
+            kv_bytes=precision.kv_bytes,
+            io_bytes=ACTIVATION_BYTES,
+        )
+        return (DecodePiece(fixed, float(sequence), float(token)),)
+    decode = for_dtype(kernels.decode_attention, precision.kv)
+    prefill = for_dtype(kernels.prefill_attention, precision.kv)
+    memory = bandwidth * decode.memory_eff.value
+    absorbed = 2 * latent + rotary
+    start = decode.t0_s.value
+    each = decode.tile_s.value / gpu.sms.value + heads * absorbed * ACTIVATION_BYTES / memory
+    read = (latent + rotary) * precision.kv_bytes / memory
+    peak = gpu.peak_flops("bf16") * prefill.compute_eff.value
+    arithmetic = 2.0 * heads * absorbed / peak
+    return undominated(
+        DecodePiece(start, each, read), DecodePiece(start, each, arithmetic, "compute")
+    )
+
+
+def _latent_prefill(
+    attention: MlaAttention, gpu: GpuProfile, kernels: KernelFamily, tp: int, precision: Precision
+) -> tuple[float, Array, Array, Array]:
+    """Coefficients of multi-head attention over the expanded heads, in bf16 whatever the cache is."""
+    heads, bandwidth = attention.heads // tp, gpu.memory_bytes_per_s.value
+    if kernels.mla_prefill:
+        own = for_dtype(kernels.mla_prefill, precision.kv)
+        return forms.mla_prefill_coefficients(
+            heads=heads,
+            qk_head_dim=attention.qk_head_dim,
+            v_head_dim=attention.v_head_dim,
+            t0_s=own.t0_s.value,
+            compute_eff=own.compute_eff.value,
+            memory_eff=own.memory_eff.value,
+            peak_flops=gpu.peak_flops("bf16"),
+            bandwidth=bandwidth,
+            io_bytes=ACTIVATION_BYTES,
+        )
+    prefill = for_dtype(kernels.prefill_attention, precision.kv)
+    return forms.prefill_attention_coefficients(
+        heads=heads,
+        kv_heads=heads,
+        head_dim=(attention.qk_head_dim + attention.v_head_dim) / 2,
+        t0_s=prefill.t0_s.value,
+        compute_eff=prefill.compute_eff.value,
+        memory_eff=prefill.memory_eff.value,
+        peak_flops=gpu.peak_flops("bf16"),
+        bandwidth=bandwidth,
+        kv_bytes=ACTIVATION_BYTES,
+        io_bytes=ACTIVATION_BYTES,
+        head_dim_exponent=prefill.head_dim_exponent.value,
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from hwprofiles import GpuProfile, KernelFamily
-from simulator.model import MoeFfn, Parallel
+from hwprofiles import GpuProfile, KernelFamily, MoeParams
+from simulator.model import FORMAT_BYTES, MoeFfn, Parallel
+from simulator.perf import forms
 from simulator.perf.forms import Array, Size
 from simulator.perf.kernels import ACTIVATION_BYTES, Gemm, Multiply, bind_gemm, largest
 from simulator.perf.routing import Routing
@@ -15,6 +16,66 @@ from simulator.perf.routing import Routing
 KERNELS = 4
 """Small kernels around the grouped GEMMs: choice of the experts, sort of their tokens, activation,
 weighted sum [1]. Assumed: as in the fused experts of vLLM and SGLang."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Parameters of ``forms.moe_gemm_s`` where the profile has the kernels of this layer.
+
+    Attributes:
+        t0_s: fixed cost of all kernels of the layer [s].
+        expert_s: fixed cost of an expert visited [s].
+        compute_eff: fraction of ``peak_flops`` reached [1].
+        memory_eff: fraction of ``bandwidth`` reached [1].
+        p: sharpness of the corner [1].
+        tile_rows: rows of padding an expert visited costs [1].
+        own_passes: passes over the activations of the rank's own pairs [1].
+        all_passes: passes over the outputs of the pairs of all ranks [1].
+        peak_flops: dense peak of the compute type [FLOP/s].
+        bandwidth: memory bandwidth of the data sheet [bytes/s].
+        weight_bytes: bytes of a weight, scales included [bytes].
+        sustained: share of the compute efficiency kept in long steps [1].
+    """
+
+    t0_s: float
+    expert_s: float
+    compute_eff: float
+    memory_eff: float
+    p: float
+    tile_rows: float
+    own_passes: float
+    all_passes: float
+    peak_flops: float
+    bandwidth: float
+    weight_bytes: float
+    sustained: float
+
+    @classmethod
+    def of(cls, params: MoeParams, gpu: GpuProfile, how: Multiply, sustained: float) -> Measured:
+        """The parameters of a profile, for one GPU and format."""
+        return cls(
+            t0_s=params.t0_s.value,
+            expert_s=params.expert_s.value,
+            compute_eff=params.compute_eff.value,
+            memory_eff=params.memory_eff.value,
+            p=params.p.value,
+            tile_rows=params.tile_rows.value,
+            own_passes=params.own_passes.value,
+            all_passes=params.all_passes.value,
+            peak_flops=gpu.peak_flops(how.compute),
+            bandwidth=gpu.memory_bytes_per_s.value,
+            weight_bytes=FORMAT_BYTES[how.stored],
+            sustained=sustained,
+        )
+
+    def time_s(self, rows: Array, touched: Array, pairs: Array, hidden: int, width: int) -> Array:
+        """Time of a layer [s]; arguments as in ``forms.moe_gemm_s``."""
+        given = asdict(self)
+        share = forms.sustained_share(rows, given.pop("sustained"))
+        peak = given.pop("peak_flops") * share
+        return forms.moe_gemm_s(
+            rows, touched, pairs, hidden=hidden, width=width, peak_flops=peak, **given
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +93,8 @@ class Experts:
         down: the second.
         kernel_s: fixed cost of a small kernel [s].
         memory: memory bandwidth small kernels reach [bytes/s].
+        measured: parameters of the whole layer, where the profile has them; the other ones then
+            only count bytes and FLOPs.
         calls: layers.
     """
 
@@ -41,6 +104,7 @@ class Experts:
     down: Gemm
     kernel_s: float
     memory: float
+    measured: Measured | None = None
     calls: float = 1
 
     @property
@@ -52,6 +116,9 @@ class Experts:
         """Time of one layer's over ``m`` tokens of all ranks [s]."""
         t = np.asarray(m, dtype=np.float64)
         rows, distinct = self.routing.rows(t), self.routing.distinct(t)
+        if self.measured is not None:
+            pairs = t * self.routing.per_token
+            return self.measured.time_s(rows, distinct, pairs, self.gate_up.k, self.down.k)
         time = KERNELS * self.kernel_s + self._moved(rows) / self.memory
         for gemm in (self.gate_up, self.down):
             time = time + _grouped(gemm, distinct).time_s(rows)
@@ -117,6 +184,7 @@ def bind_experts(
     """
     width = ffn.expert_width // parallel.moe_tp
     elementwise = kernels.elementwise
+    params = moe_params(kernels, how)
     return Experts(
         name="experts",
         routing=Routing.of(ffn, parallel.ep, skew),
@@ -124,4 +192,12 @@ def bind_experts(
         down=bind_gemm(gpu, kernels, how, "expert_down", hidden, width, sustained),
         kernel_s=elementwise.t0_s.value,
         memory=elementwise.memory_eff.value * gpu.memory_bytes_per_s.value,
+        measured=None if params is None else Measured.of(params, gpu, how, sustained),
     )
+
+
+def moe_params(kernels: KernelFamily, how: Multiply) -> MoeParams | None:
+    """Parameters of the experts' kernels: of the format, of the compute type, or of bf16's."""
+    known = dict(kernels.moe)
+    names = (how.stored, how.compute) if how.compute != "bf16" else ()
+    return next((known[name] for name in (*names, "bf16") if name in known), None)

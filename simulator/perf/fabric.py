@@ -239,6 +239,10 @@ def exchange(
         start, nic = fabric.between()
         away = 1.0 - within
         between = away / nic
+    measured, nvlink = fabric.kernels.all_to_all, fabric.gpu.nvlink_bytes_per_s
+    if measured is not None and nvlink is not None and gpus <= fabric.node:
+        start = measured.t0_s.value + measured.rank_s.value * (gpus - 1)
+        rate = nvlink.value * measured.eff.value
     link = Send(
         name="all_gather",
         bytes_per_token=model.hidden * ACTIVATION_BYTES,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from simulator.model import MlaAttention
+from simulator.perf.experts import moe_params
 from simulator.perf.operators import Operators
 
 
@@ -36,7 +37,7 @@ def _arithmetic(ops: Operators) -> Iterator[str]:
                 f"{gpu} has no measured {how.compute} GEMM: efficiencies of {how.kernel}, at the "
                 f"{how.compute} peak."
             )
-    if ops.model.is_moe:
+    if ops.model.is_moe and moe_params(ops.family, ops.how.experts) is None:
         yield (
             f"{gpu} has no measured expert kernels: grouped GEMMs take the efficiencies of "
             f"{ops.how.experts.kernel} GEMMs."
@@ -50,7 +51,8 @@ def _attention(ops: Operators) -> Iterator[str]:
             f"{gpu} has no measured {kv} KV attention: bf16 parameters, with the bytes of the KV "
             "type."
         )
-    if any(isinstance(group.group.attention, MlaAttention) for group in ops.attention):
+    latent = any(isinstance(group.group.attention, MlaAttention) for group in ops.attention)
+    if latent and not (ops.family.mla_decode and ops.family.mla_prefill):
         yield (
             f"{gpu} has no measured latent attention: efficiencies of grouped-query attention, "
             "with the bytes and arithmetic of the latent."
@@ -59,7 +61,7 @@ def _attention(ops: Operators) -> Iterator[str]:
 
 def _fabric(ops: Operators) -> Iterator[str]:
     parallel, node = ops.parallel, int(ops.gpu.gpus_per_node.value)
-    if parallel.attention_dp > 1:
+    if parallel.attention_dp > 1 and ops.family.all_to_all is None:
         yield (
             "The exchange of tokens between attention ranks and experts takes the link share of "
             "an all-reduce; it was not measured."
