@@ -22,7 +22,7 @@ from calibration.device import Device, is_out_of_memory, open_device
 from calibration.journal import Journal, open_journal
 from calibration.kernels import prepare
 from calibration.rows import row, write_rows
-from calibration.timing import Protocol, Timing, is_cache_warm, measure
+from calibration.timing import RETRIES, Protocol, Timing, is_cache_warm, measure, steadiest
 from calibration.torch_module import torch_module
 from simulator.errors import InputError
 
@@ -181,7 +181,8 @@ class Session:
         copies = len(program.calls)
         calls = device.calls_per_replay(program, 100 if case.operator == "launch" else LEAST_CALLS)
         with device.timed(program, calls) as (run, how):
-            timing = measure(run, calls, self._protocol(case))
+            retries = 0 if self._quick else RETRIES
+            timing = steadiest(lambda: measure(run, calls, self._protocol(case)), retries)
         cache = device.machine.cache_bytes
         warm = is_cache_warm(program.held_bytes, copies, cache)
         return self._row(case, timing, how, copies, l2_warm=warm)

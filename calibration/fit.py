@@ -10,13 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from calibration.fitted import Fitted
-from calibration.fitting import (
-    fit_all_reduce,
-    fit_decode,
-    fit_elementwise,
-    fit_gemms,
-    fit_prefill,
-)
+from calibration.fitting import fit_operators
 from calibration.page import Page
 from calibration.profile_yaml import profile_text
 from calibration.rows import read_rows
@@ -69,13 +63,16 @@ def calibrate(data: pd.DataFrame, name: str, base: GpuProfile | None = None) -> 
         )
     sheet = data_sheet(data, base)
     family = None if base is None else base.family()
-    operators = [
-        *fit_gemms(data, sheet),
-        *fit_decode(data, sheet),
-        *fit_prefill(data, sheet, _head_dim_exponent(family)),
-        *(fit_elementwise(data, sheet, _kernels_per_layer(family)) or _elementwise(family)),
-        *(fit_all_reduce(data, sheet) or _all_reduce(base, family)),
-    ]
+    taken = {
+        "head_dim_exponent": _head_dim_exponent(family),
+        "kernels_per_layer": _kernels_per_layer(family),
+    }
+    operators = fit_operators(data, sheet, taken)
+    fitted = {found.path[0] for found in operators}
+    if "elementwise" not in fitted:
+        operators += _elementwise(family)
+    if "all_reduce" not in fitted:
+        operators += _all_reduce(family)
     _complete(data, operators)
     first = data.iloc[0]
     description = f"{first['gpu']}, calibrated with torch {first['torch']}"
@@ -163,9 +160,9 @@ def _elementwise(family: KernelFamily | None) -> list[Fitted]:
     return [Fitted(("elementwise",), _taken(family.elementwise), note=note)]
 
 
-def _all_reduce(base: GpuProfile | None, family: KernelFamily | None) -> list[Fitted]:
+def _all_reduce(family: KernelFamily | None) -> list[Fitted]:
     """The base's, where it was not measured."""
-    if base is None or family is None or family.all_reduce is None:
+    if family is None or family.all_reduce is None:
         return []
     note = "not measured: the base profile's"
     if isinstance(family.all_reduce, NvlinkAllReduce):

@@ -21,6 +21,7 @@ class Fitted:
         held_out: mean absolute relative error on shapes left out of the fit; None: not measured.
         points: one row a measurement: ``measured_s``, ``predicted_s``, ``intensity`` [FLOP/byte].
         note: what the reader should know besides.
+        ranges: (size, smallest, largest) of the rows fitted.
     """
 
     path: tuple[str, ...]
@@ -30,6 +31,7 @@ class Fitted:
     held_out: float | None = None
     points: pd.DataFrame = field(default_factory=pd.DataFrame)
     note: str = ""
+    ranges: tuple[tuple[str, float, float], ...] = ()
 
     @property
     def name(self) -> str:

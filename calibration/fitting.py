@@ -1,271 +1,310 @@
-"""One function an operator: from its rows to its parameters."""
+"""One function an operator: from its rows to its parameters, by the fits of ``simulator.perf``.
+
+``xpyd calibrate`` has few rows of one machine where ``simulator.perf.fits`` expects tables of
+thousands: all rows are fitted, since rotating operands keep them out of the cache, and the error on
+unseen shapes is measured by leaving out a fifth of the shapes five times.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from calibration.estimate import Array, Estimate, estimate
 from calibration.fitted import Fitted
+from calibration.rows import table
 from calibration.sheet import provenance, records, row_work
 from hwprofiles import schema
 from hwprofiles.param import Field, Param, Source
-from simulator.perf import forms
-
-Sheet = Mapping[str, Param]
+from simulator.perf.fits.attention import DECODE, PREFILL
+from simulator.perf.fits.collective import ALL_REDUCE, ALL_TO_ALL, BUS
+from simulator.perf.fits.elementwise import ELEMENTWISE
+from simulator.perf.fits.gemm import GEMM
+from simulator.perf.fits.kernel import Array, Kernel, Sheet, fit_kernel, measured_s
+from simulator.perf.fits.moe import MOE
+from simulator.perf.fits.result import FitResult
+from simulator.perf.fits.solve import Bound
+from simulator.perf.fits.split import Mask, Split, group_keys
 
 LEAST_ROWS = 6
 """An operator with fewer rows is not fitted."""
+FOLDS = 5
+MOST_STDERR = 1.0
+"""A standard error above this share of the value says that the rows do not determine it."""
 _TYPES = {"bfloat16": "bf16", "fp8": "fp8"}
 """Types a profile has parameters for, by the names of the tables."""
 
+_ATTENTION = ("n_heads", "n_kv_heads", "head_dim")
 
-def fit_gemms(data: pd.DataFrame, sheet: Sheet) -> list[Fitted]:
-    """``gemm`` for each type measured that profiles know; held out by weight."""
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """An operator to fit.
+
+    Attributes:
+        path: where its parameters go below the kernel family.
+        kernel: form, parameters and columns.
+        fields: the profile's fields.
+        unseen: what is left out of a fit, in words: a weight, a shape, a size.
+        fixed: parameters that are not fitted.
+        how: what the reader should know of the rows.
+    """
+
+    path: tuple[str, ...]
+    kernel: Kernel
+    fields: Sequence[Field]
+    unseen: str
+    fixed: Mapping[str, Param]
+    how: str = ""
+
+
+def fit_operators(
+    data: pd.DataFrame, gpu: Mapping[str, Param], taken: Mapping[str, Param]
+) -> list[Fitted]:
+    """Every operator that has enough rows.
+
+    Args:
+        data: rows of one machine.
+        gpu: its data sheet, by field of ``schema.GPU``.
+        taken: parameters no fit gives: ``head_dim_exponent``, ``kernels_per_layer``.
+    """
+    found = [
+        *_by_type("gemm", GEMM, schema.GEMM, data, gpu),
+        *_attention(data, gpu, taken["head_dim_exponent"]),
+        *_elementwise(data, gpu, taken["kernels_per_layer"]),
+        *_collectives(data, gpu),
+        *_by_type("moe", _moe(), schema.MOE, data, gpu, {"all_passes": _ALL_PASSES}),
+    ]
+    return [fitted for fitted in found if fitted is not None]
+
+
+_ALL_PASSES = Param(
+    0.0, "1", Source("assumed", "torch gathers and sums the rank's own tokens and no others")
+)
+_ONE_WORLD = Param(
+    0.0, "s", Source("assumed", "one number of GPUs measured: t0_s holds the cost of its ranks")
+)
+
+
+def _by_type(
+    operator: str,
+    kernel: Kernel,
+    fields: Sequence[Field],
+    data: pd.DataFrame,
+    gpu: Mapping[str, Param],
+    fixed: Mapping[str, Param] | None = None,
+) -> list[Fitted | None]:
+    """An operator that is given per compute type."""
     found = []
     for dtype, name in _TYPES.items():
-        rows = _of(data, "gemm", dtype)
-        if len(rows) < LEAST_ROWS or f"{name}_flops" not in sheet:
+        if f"{name}_flops" not in gpu:
             continue
-        m, n, k = (_floats(rows, key) for key in ("m", "n", "k"))
-        width = 1.0 if dtype == "fp8" else 2.0
-        fixed = {
-            "peak_flops": sheet[f"{name}_flops"].value,
-            "bandwidth": sheet["memory_bytes_per_s"].value,
-            "weight_bytes": width,
-            "input_bytes": width,
-        }
-
-        def model(
-            values: Mapping[str, float],
-            at: Any,
-            fixed: Mapping[str, float] = fixed,
-            sizes: tuple[Array, ...] = (m, n, k),
-        ) -> Array:
-            given = {**fixed, **values}
-            return forms.gemm_s(sizes[0][at], sizes[1][at], sizes[2][at], **given)
-
-        start = {"t0_s": 4e-6, "compute_eff": 0.7, "memory_eff": 0.7, "p": 2.0}
-        bounds = _bounds(schema.GEMM, start) | {"p": (1.0, 4.0)}
-        groups = list(zip(rows["n"], rows["k"], strict=True))
-        result = estimate(model, _seconds(rows), _started(start, rows), bounds, groups)
         how = "static scales, inputs already in fp8" if dtype == "fp8" else ""
-        found.append(_fitted(("gemm", name), rows, result, schema.GEMM, "weight", data, how))
+        unseen = "weight" if operator == "gemm" else "shape"
+        task = Task((operator, name), kernel, fields, unseen, fixed or {}, how)
+        found.append(_fit(task, _rows(data, operator, dtype), data, _sheet(gpu, name)))
     return found
 
 
-def fit_decode(data: pd.DataFrame, sheet: Sheet) -> list[Fitted]:
-    """``decode_attention`` with a bf16 cache, of the fastest kernel; held out by shape."""
-    rows = _fastest(_of(data, "attn_decode", "bfloat16"))
-    if len(rows) < LEAST_ROWS:
-        return []
-    batch, length = _floats(rows, "batch"), _floats(rows, "kv_len")
-    heads, kv_heads, dim = (_floats(rows, key) for key in ("n_heads", "n_kv_heads", "head_dim"))
-    bandwidth, sms = sheet["memory_bytes_per_s"].value, sheet["sms"].value
-
-    def model(values: Mapping[str, float], at: Any) -> Array:
-        return forms.decode_attention_s(
-            batch[at],
-            batch[at] * length[at],
-            heads=heads[at],
-            kv_heads=kv_heads[at],
-            head_dim=dim[at],
-            bandwidth=bandwidth,
-            sms=sms,
-            **values,
-        )
-
-    start = {"t0_s": 1e-5, "tile_s": 2e-6, "memory_eff": 0.7}
-    bounds = _bounds(schema.DECODE_ATTENTION, start)
-    result = estimate(model, _seconds(rows), _started(start, rows), bounds, _shapes(rows))
-    path = ("decode_attention", "bf16")
-    return [_fitted(path, rows, result, schema.DECODE_ATTENTION, "shape", data)]
+def _moe() -> Kernel:
+    """Held out by layer and tokens: one machine measures few layers."""
+    return replace(MOE, keys=("tokens", *MOE.keys))
 
 
-def fit_prefill(data: pd.DataFrame, sheet: Sheet, exponent: Param) -> list[Fitted]:
-    """``prefill_attention`` in bf16, of the fastest kernel; held out by shape."""
-    rows = _fastest(_of(data, "attn_prefill", "bfloat16"))
-    if len(rows) < LEAST_ROWS:
-        return []
-    batch, length = _floats(rows, "batch"), _floats(rows, "isl")
-    heads, kv_heads, dim = (_floats(rows, key) for key in ("n_heads", "n_kv_heads", "head_dim"))
-    fixed = {
-        "peak_flops": sheet["bf16_flops"].value,
-        "bandwidth": sheet["memory_bytes_per_s"].value,
-        "head_dim_exponent": exponent.value,
-    }
+def _attention(
+    data: pd.DataFrame, gpu: Mapping[str, Param], exponent: Param
+) -> list[Fitted | None]:
+    sheet = _sheet(gpu, "bf16")
+    decode = replace(DECODE, keys=("batch", "kv_len", *_ATTENTION))
+    prefill = replace(PREFILL, keys=("batch", "isl", *_ATTENTION))
+    tasks = (
+        (
+            "attn_decode",
+            Task(("decode_attention", "bf16"), decode, schema.DECODE_ATTENTION, "shape", {}),
+        ),
+        (
+            "attn_prefill",
+            Task(
+                ("prefill_attention", "bf16"),
+                prefill,
+                schema.PREFILL_ATTENTION,
+                "shape",
+                {"head_dim_exponent": exponent},
+            ),
+        ),
+    )
+    return [
+        _fit(task, fastest(_rows(data, operator, "bfloat16")), data, sheet)
+        for operator, task in tasks
+    ]
 
-    def model(values: Mapping[str, float], at: Any) -> Array:
-        tokens = batch[at] * length[at]
-        return forms.prefill_attention_s(
-            tokens,
-            0.5 * tokens * length[at],
-            tokens,
-            heads=heads[at],
-            kv_heads=kv_heads[at],
-            head_dim=dim[at],
-            **fixed,
-            **values,
-        )
 
-    start = {"t0_s": 1e-5, "compute_eff": 0.5, "memory_eff": 0.5}
-    bounds = _bounds(schema.PREFILL_ATTENTION, start)
-    result = estimate(model, _seconds(rows), _started(start, rows), bounds, _shapes(rows))
-    path = ("prefill_attention", "bf16")
-    found = _fitted(path, rows, result, schema.PREFILL_ATTENTION, "shape", data)
-    error = {key: found.params.pop(key) for key in ("error",) if key in found.params}
-    found.params.update({"head_dim_exponent": exponent, **error})
+def _elementwise(
+    data: pd.DataFrame, gpu: Mapping[str, Param], kernels: Param
+) -> list[Fitted | None]:
+    """All its kernels together; how many a layer runs is no measurement of this kind."""
+    task = Task(("elementwise",), ELEMENTWISE, schema.ELEMENTWISE, "size", {})
+    found = _fit(task, _rows(data, "elementwise", "bfloat16"), data, _sheet(gpu, "bf16"))
+    if found is not None:
+        found.params["kernels_per_layer"] = kernels
     return [found]
 
 
-def fit_elementwise(data: pd.DataFrame, sheet: Sheet, kernels: Param) -> list[Fitted]:
-    """``elementwise`` over all its kernels together; held out by size."""
-    rows = _of(data, "elementwise", "bfloat16")
-    if len(rows) < LEAST_ROWS:
-        return []
-    size, bandwidth = _floats(rows, "bytes"), sheet["memory_bytes_per_s"].value
-
-    def model(values: Mapping[str, float], at: Any) -> Array:
-        return forms.elementwise_s(size[at], bandwidth=bandwidth, **values)
-
-    start = {"t0_s": 3e-6, "memory_eff": 0.7}
-    bounds = _bounds(schema.ELEMENTWISE, start)
-    result = estimate(model, _seconds(rows), _started(start, rows), bounds, list(rows["bytes"]))
-    found = _fitted(("elementwise",), rows, result, schema.ELEMENTWISE, "size", data)
-    found.params.pop("error", None)  # the section has no such field
-    found.params["kernels_per_layer"] = kernels
-    return [found]
-
-
-def fit_all_reduce(data: pd.DataFrame, sheet: Sheet) -> list[Fitted]:
-    """``all_reduce``: one form for all numbers of GPUs over NVLink, one a number over a bus."""
-    rows = _of(data, "comm", "bfloat16")
-    rows = rows[rows["op"].eq("all_reduce")]
-    if len(rows) < LEAST_ROWS:
-        return []
-    if "nvlink_bytes_per_s" in sheet:
-        return [_nvlink(rows, sheet["nvlink_bytes_per_s"].value, data)]
-    worlds = sorted(set(rows["n_gpus"]))
-    return [_bus(rows[rows["n_gpus"].eq(world)], int(world), data) for world in worlds]
+def _collectives(data: pd.DataFrame, gpu: Mapping[str, Param]) -> list[Fitted | None]:
+    """All-reduce: one form for all numbers of GPUs over NVLink, one a number over a bus."""
+    rows = _rows(data, "comm", "bfloat16")
+    reduces, exchanges = rows[rows["op"].eq("all_reduce")], rows[rows["op"].eq("alltoall")]
+    sheet = _sheet(gpu, "bf16")
+    alone = {"rank_s": _ONE_WORLD} if len(set(rows["n_gpus"])) == 1 else {}
+    exchange = Task(("all_to_all",), ALL_TO_ALL, schema.ALL_TO_ALL, "size", alone)
+    found = [_fit(exchange, exchanges, data, sheet)]
+    if "nvlink_bytes_per_s" in gpu:
+        path = ("all_reduce", "nvlink")
+        task = Task(path, ALL_REDUCE, schema.NVLINK_ALL_REDUCE, "size", alone)
+        return [_fit(task, reduces, data, sheet), *found]
+    for world in sorted({int(n) for n in reduces["n_gpus"]}, reverse=True):
+        here = reduces[reduces["n_gpus"].eq(world)]
+        task = Task(("all_reduce", "bus", f"n{world}"), BUS, schema.BUS_ALL_REDUCE, "size", {})
+        found.insert(0, _fit(task, here, data, sheet))
+    return found
 
 
-def _nvlink(rows: pd.DataFrame, link: float, data: pd.DataFrame) -> Fitted:
-    size, gpus = _floats(rows, "bytes"), _floats(rows, "n_gpus")
-
-    def model(values: Mapping[str, float], at: Any) -> Array:
-        found = np.zeros(len(at))
-        for world in np.unique(gpus[at]):
-            here = gpus[at] == world
-            found[here] = forms.all_reduce_s(
-                size[at][here], int(world), link_bytes_per_s=link, **values
-            )
-        return found
-
-    start = {
-        "t0_s": 5e-6,
-        "rank_s": 1e-7,
-        "one_shot_eff": 0.5,
-        "two_shot_s": 4e-6,
-        "two_shot_eff": 0.6,
-    }
-    bounds = _bounds(schema.NVLINK_ALL_REDUCE, start)
-    groups = list(zip(rows["n_gpus"], rows["bytes"], strict=True))
-    result = estimate(model, _seconds(rows), _started(start, rows), bounds, groups)
-    path = ("all_reduce", "nvlink")
-    return _fitted(path, rows, result, schema.NVLINK_ALL_REDUCE, "size", data)
-
-
-def _bus(rows: pd.DataFrame, world: int, data: pd.DataFrame) -> Fitted:
-    size = _floats(rows, "bytes")
-
-    def model(values: Mapping[str, float], at: Any) -> Array:
-        return forms.all_reduce_ring_s(size[at], world, **values)
-
-    start = {"alpha_s": 1e-5, "bus_bytes_per_s": 1e10}
-    bounds = _bounds(schema.BUS_ALL_REDUCE, start)
-    measured = _seconds(rows)
-    started = {
-        "alpha_s": float(measured.min()),
-        "bus_bytes_per_s": float(2.0 * (world - 1) / world * size.max() / measured.max()),
-    }
-    result = estimate(model, measured, started, bounds, list(rows["bytes"]))
-    path = ("all_reduce", "bus", f"n{world}")
-    return _fitted(path, rows, result, schema.BUS_ALL_REDUCE, "size", data)
-
-
-def _fitted(
-    path: tuple[str, ...],
-    rows: pd.DataFrame,
-    result: Estimate,
-    fields: Sequence[Field],
-    by: str,
-    data: pd.DataFrame,
-    how: str = "",
-) -> Fitted:
-    """The parameters with their source, and the points of the figure."""
-    kernel = ", ".join(sorted(set(rows["kernel"])))
+def _fit(task: Task, rows: pd.DataFrame, data: pd.DataFrame, sheet: Sheet) -> Fitted | None:
+    """The parameters with their source, and the points of the figure; None with too few rows."""
+    kernel = _suited(task.kernel, task.fields, rows, cpu=data.iloc[0]["kind"] == "cpu")
+    free = [bound for bound in kernel.bounds if bound.name not in task.fixed]
+    if len(rows) < max(LEAST_ROWS, len(free) + 2):
+        return None
+    fixed = {name: param.value for name, param in task.fixed.items()}
+    result = _solved(kernel, Split(rows, rows.iloc[:0], kernel.keys), sheet, fixed)
+    held_out, folds = _held_out(kernel, rows, sheet, fixed, len(free))
+    names = ", ".join(sorted(set(rows["kernel"].astype(str))))
+    how = f", {task.how}" if task.how else ""
     error = ""
-    if result.held_out is not None:
-        error = f"; mean error {100 * result.held_out:.1f} % held out by {by}, {result.folds}-fold"
-    text = f"{len(rows)} rows of {kernel}{', ' + how if how else ''} on {provenance(data)}{error}"
-    source = Source("fitted", text)
-    units = {row.name: row.unit for row in fields}
-    params = {
-        name: Param(value, units[name], source, result.stderr[name])
-        for name, value in result.params.items()
-    }
-    if result.held_out is not None:
-        params["error"] = Param(min(result.held_out, 5.0), "1", source)
+    if held_out is not None:
+        error = f"; mean error {100 * held_out:.1f} % held out by {task.unseen}, {folds}-fold"
+    source = Source("fitted", f"{len(rows)} rows of {names}{how} on {provenance(data)}{error}")
+    predicted = kernel.predict(rows, sheet, _all_values(result, fixed))
     points = pd.DataFrame(
         {
-            "measured_s": _seconds(rows),
-            "predicted_s": result.predicted_s,
+            "measured_s": measured_s(rows),
+            "predicted_s": predicted,
             "intensity": [row_work(row).intensity for row in records(rows)],
         }
     )
-    return Fitted(path, params, kernel, len(rows), result.held_out, points, how)
+    return Fitted(
+        path=task.path,
+        params=_params(task, result, source, held_out),
+        kernel=names,
+        rows=len(rows),
+        held_out=held_out,
+        points=points,
+        note=task.how,
+        ranges=result.ranges if task.path[0] not in _NO_RANGES else (),
+    )
 
 
-def _of(data: pd.DataFrame, operator: str, dtype: str) -> pd.DataFrame:
+def _solved(kernel: Kernel, parts: Split, sheet: Sheet, fixed: Mapping[str, float]) -> FitResult:
+    """The fit; a parameter that hardly moves any row may get NaN for its error, which ``_params`` drops."""
+    with np.errstate(invalid="ignore"):
+        return fit_kernel(kernel, parts, sheet, fixed=fixed)
+
+
+def _all_values(result: FitResult, fixed: Mapping[str, float]) -> dict[str, float]:
+    return {**fixed, **{p.name: p.value for p in result.parameters}}
+
+
+_NO_RANGES = ("elementwise",)
+
+
+def _params(
+    task: Task, result: FitResult, source: Source, held_out: float | None
+) -> dict[str, Param]:
+    """By field, in the order of the schema."""
+    found = dict(task.fixed)
+    for p in result.parameters:
+        known = p.stderr is not None and p.stderr <= MOST_STDERR * abs(p.value)
+        found[p.name] = Param(p.value, p.unit, source, p.stderr if known else None)
+    if held_out is not None:
+        found["error"] = Param(min(held_out, 5.0), "1", source)
+    return {row.name: found[row.name] for row in task.fields if row.name in found}
+
+
+def _held_out(
+    kernel: Kernel, rows: pd.DataFrame, sheet: Sheet, fixed: Mapping[str, float], free: int
+) -> tuple[float | None, int]:
+    """Mean relative error on rows whose group was left out, and the number of parts; or None."""
+    names = group_keys(rows, kernel.keys)
+    fold = _dealt(names)
+    folds = int(fold.max()) + 1
+    errors: list[Array] = []
+    for part in range(folds):
+        kept, left = rows[fold != part], rows[fold == part]
+        if folds < 2 or len(kept) <= free:
+            return None, 0
+        result = _solved(kernel, Split(kept, left, kernel.keys), sheet, fixed)
+        predicted = kernel.predict(left, sheet, _all_values(result, fixed))
+        errors.append(np.abs(predicted / measured_s(left) - 1.0))
+    return float(np.concatenate(errors).mean()), folds
+
+
+def _dealt(names: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    """The part of each row: groups dealt out in turn, always the same way."""
+    order = {name: position for position, name in enumerate(sorted(set(names)))}
+    shuffled = np.random.default_rng(3).permutation(len(order))
+    parts = min(FOLDS, len(order))
+    return np.array([int(shuffled[order[name]]) % parts for name in names], dtype=np.intp)
+
+
+def _suited(kernel: Kernel, fields: Sequence[Field], rows: pd.DataFrame, *, cpu: bool) -> Kernel:
+    """The kernel for rows of this harness: all are usable, and starts fit their times.
+
+    A processor is far from a GPU's fixed costs and efficiencies; there only the schema bounds.
+    """
+    schema_of = {row.name: row for row in fields}
+    shortest = float(measured_s(rows).min()) if len(rows) else 1.0
+    bounds = []
+    for bound in kernel.bounds:
+        wide = schema_of[bound.name]
+        low, high = (wide.low, wide.high) if cpu else (bound.low, bound.high)
+        start = min(bound.start, 0.5 * shortest) if bound.name == "t0_s" else bound.start
+        bounds.append(Bound(bound.name, float(np.clip(start, low, high)), low, high, bound.unit))
+    return replace(kernel, bounds=tuple(bounds), usable=_every)
+
+
+def _every(rows: pd.DataFrame, sheet: Sheet) -> Mask:
+    del sheet
+    return np.ones(len(rows), dtype=np.bool_)
+
+
+def _sheet(gpu: Mapping[str, Param], compute: str) -> Sheet:
+    link = gpu.get("nvlink_bytes_per_s", gpu["pcie_bytes_per_s"])
+    return Sheet(
+        peak_flops=gpu[f"{compute}_flops"].value,
+        bandwidth=gpu["memory_bytes_per_s"].value,
+        l2_bytes=gpu["l2_bytes"].value,
+        sms=gpu["sms"].value,
+        link_bytes_per_s=link.value,
+    )
+
+
+def _rows(data: pd.DataFrame, operator: str, dtype: str) -> pd.DataFrame:
+    """The rows of an operator and a type, in the columns of its table."""
+    found = table(data, operator)
     column = "attn_dtype" if operator.startswith("attn_") else "dtype"
-    found = data["operator"].eq(operator) & data[column].eq(dtype).fillna(False)
-    return data[found.astype(bool)].reset_index(drop=True)
+    chosen = found[found[column].astype(str).eq(dtype)].reset_index(drop=True)
+    chosen["operator"] = operator  # what tells ``row_work`` what a row is
+    return chosen.assign(ep=1) if operator == "moe" else chosen
 
 
-def _fastest(rows: pd.DataFrame) -> pd.DataFrame:
+def fastest(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the kernel that is fastest over the shapes all kernels have: an engine's choice."""
     if rows["kernel"].nunique() < 2:
         return rows
-    wide = rows.assign(shape=_shapes(rows)).pivot_table(
-        index="shape", columns="kernel", values="latency_us"
-    )
+    sizes = [name for name in (*_ATTENTION, "batch", "isl", "kv_len") if name in rows.columns]
+    wide = rows.pivot_table(index=sizes, columns="kernel", values="latency_us", observed=True)
     common = wide.dropna()
-    most = wide.count().idxmax()
-    best = most if common.empty else np.log(common).mean().idxmin()
-    return rows[rows["kernel"].eq(str(best))].reset_index(drop=True)
-
-
-def _shapes(rows: pd.DataFrame) -> list[str]:
-    """A row's shape as text: the part of its case after the type."""
-    return [str(case).split("/")[-1] for case in rows["case"]]
-
-
-def _seconds(rows: pd.DataFrame) -> Array:
-    return 1e-6 * rows["latency_us"].to_numpy(dtype=np.float64)
-
-
-def _floats(rows: pd.DataFrame, name: str) -> Array:
-    return rows[name].to_numpy(dtype=np.float64)
-
-
-def _started(start: Mapping[str, float], rows: pd.DataFrame) -> dict[str, float]:
-    """The start with a fixed cost that no row contradicts."""
-    shortest = float(_seconds(rows).min())
-    return {**start, "t0_s": min(start["t0_s"], 0.5 * shortest)}
-
-
-def _bounds(fields: Sequence[Field], names: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    return {row.name: (row.low, row.high) for row in fields if row.name in names}
+    best = wide.count().idxmax() if common.empty else np.log(common).mean().idxmin()
+    return rows[rows["kernel"].astype(str).eq(str(best))].reset_index(drop=True)

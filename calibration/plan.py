@@ -54,7 +54,7 @@ def cases(device: Device, operators: Sequence[str], *, quick: bool = False) -> l
             "moe",
             moe_kernel(device),
             "bfloat16",
-            shapes.moe_shapes(limits, limits.count(16, 8)),
+            shapes.moe_shapes(limits, limits.count(24, 12)),
         ),
         "elementwise": lambda: _elementwise(limits),
         "copy": lambda: _copies(device, limits),

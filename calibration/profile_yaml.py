@@ -49,18 +49,21 @@ def profile_text(
     sources = _Sources()
     gpu = [f"  {key}: {_param(param, sources, key)}" for key, param in sheet.items()]
     kernels = [f"  {family}:"]
-    for path, params in _grouped(operators).items():
+    for fitted in _grouped(operators):
         depth = 2
-        *parents, last = path
+        *parents, last = fitted.path
         for parent in parents:
             line = "  " * depth + f"{parent}:"
             if line not in _section(kernels, depth):
                 kernels.append(line)
             depth += 1
         kernels.append("  " * depth + f"{last}:")
-        for key, param in params.items():
-            text = _param(param, sources, "_".join(path))
+        for key, param in fitted.params.items():
+            text = _param(param, sources, "_".join(fitted.path))
             kernels.append("  " * (depth + 1) + f"{key}: {text}")
+        if fitted.ranges:
+            pairs = [f"{size}: [{low:.6g}, {high:.6g}]" for size, low, high in fitted.ranges]
+            kernels.append("  " * (depth + 1) + f"ranges: {{{', '.join(pairs)}}}")
     head = [
         "schema: 1",
         f"name: {_quoted(name)}",
@@ -73,11 +76,10 @@ def profile_text(
     return "\n".join([*head, "gpu:", *gpu, "kernels:", *kernels]) + "\n"
 
 
-def _grouped(operators: list[Fitted]) -> dict[tuple[str, ...], dict[str, Param]]:
-    """Parameters by path, operators of one section together."""
+def _grouped(operators: list[Fitted]) -> list[Fitted]:
+    """Operators of one section together, sections in the order they first appear."""
     order = list(dict.fromkeys(fitted.path[0] for fitted in operators))
-    ordered = sorted(operators, key=lambda fitted: order.index(fitted.path[0]))
-    return {fitted.path: fitted.params for fitted in ordered}
+    return sorted(operators, key=lambda fitted: order.index(fitted.path[0]))
 
 
 def _section(lines: list[str], depth: int) -> list[str]:

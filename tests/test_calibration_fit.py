@@ -6,14 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from calibration.bench import bench
-from calibration.estimate import estimate
 from calibration.fit import Calibration, calibrate, fitted_files
 from calibration.rows import frame, write_rows
 from hwprofiles import GpuProfile, NvlinkAllReduce, load_gpu
@@ -87,50 +85,6 @@ def test_without_noise_nothing_is_left_over() -> None:
     for fitted in exact.operators:
         assert fitted.fit_error == pytest.approx(0.0, abs=1e-3), fitted.name
         assert fitted.held_out == pytest.approx(0.0, abs=2e-3), fitted.name
-
-
-def test_held_out_error_is_of_rows_the_fit_has_not_seen() -> None:
-    """A group that obeys another law is predicted badly when it is left out, and only then."""
-    x = np.linspace(1.0, 10.0, 20)
-    groups = ["odd" if i in (3, 4) else f"g{i}" for i in range(20)]
-    y = np.where([g == "odd" for g in groups], 10.0 * x, 2.0 * x)
-    found = estimate(lambda p, at: p["a"] * x[at], y, {"a": 1.0}, {"a": (1e-3, 1e3)}, groups)
-    assert found.params["a"] == pytest.approx(2.0, rel=0.05)
-    assert found.held_out == pytest.approx(2 / 20 * 0.8, rel=0.2)  # and what it costs its fold
-
-
-def test_errors_cover_the_truth() -> None:
-    rng = np.random.default_rng(1)
-    x = np.geomspace(1e3, 1e9, 24)
-    truth = {"t0": 3e-6, "rate": 2e12}
-    hits = 0
-    for _ in range(60):
-        y = (truth["t0"] + x / truth["rate"]) * np.exp(rng.normal(0.0, 0.03, len(x)))
-        found = estimate(
-            lambda p, at: p["t0"] + x[at] / p["rate"],
-            y,
-            {"t0": 1e-6, "rate": 1e12},
-            {"t0": (1e-9, 1e-2), "rate": (1e9, 1e15)},
-            [0] * len(x),
-        )
-        for name, value in truth.items():
-            error = found.stderr[name]
-            assert error is not None
-            hits += abs(found.params[name] - value) < 2.07 * error
-    assert 0.88 <= hits / 120 <= 0.99
-
-
-def test_what_rows_do_not_determine_has_no_error() -> None:
-    x = np.geomspace(1.0, 100.0, 12)
-    found = estimate(
-        lambda p, at: p["a"] * x[at] + 1e-12 * p["b"],
-        x,
-        {"a": 1.0, "b": 1.0},
-        {"a": (0.1, 10.0), "b": (0.1, 10.0)},
-        list(range(12)),
-    )
-    assert found.stderr["b"] is None
-    assert found.stderr["a"] is not None
 
 
 # --- the data sheet --------------------------------------------------------------------------
