@@ -31,6 +31,8 @@ _JUMP_S = 1e-9
 """A rise over less time than this is a jump [s]."""
 
 _GRID = 512
+_NEWTON = 3
+_SETTLED = 1e-14
 _HALVINGS = 45
 
 
@@ -174,19 +176,33 @@ def diurnal(
     # in units of periods and of arrivals per period: x - (p - 1)·sin(2πx)/2π = y
     y = np.cumsum(rng.standard_exponential(n)) / (rate_rps * period_s)
     whole, part = np.divmod(y, 1.0)
-    swing = (peak_to_mean - 1.0) / (2.0 * math.pi)
+    return np.asarray((whole + _phase(part, peak_to_mean - 1.0)) * period_s)
+
+
+def _phase(part: FloatArray, swing: float) -> FloatArray:
+    """The phase x in 0..1 at which ``x − swing·sin(2πx)/2π`` is ``part``.
+
+    Newton's method in the cell of a grid that holds the root. The few that do not settle, near a
+    trough without arrivals where the slope vanishes, are halved.
+    """
+    turn = 2.0 * math.pi
+    by = swing / turn
     grid = np.linspace(0.0, 1.0, _GRID + 1)
-    cell = np.clip(
-        np.searchsorted(grid - swing * np.sin(2.0 * math.pi * grid), part, side="right") - 1,
-        0,
-        _GRID - 1,
-    )
+    values = grid - by * np.sin(turn * grid)
+    cell = np.clip(np.searchsorted(values, part, side="right") - 1, 0, _GRID - 1)
     low, high = grid[cell], grid[cell + 1]
+    x = low + (high - low) * (part - values[cell]) / (values[cell + 1] - values[cell])
+    for _ in range(_NEWTON):
+        slope = np.maximum(1.0 - swing * np.cos(turn * x), 1e-12)
+        x = np.clip(x - (x - by * np.sin(turn * x) - part) / slope, low, high)
+    left = np.flatnonzero(np.abs(x - by * np.sin(turn * x) - part) > _SETTLED)
+    a, b, wanted = low[left], high[left], part[left]
     for _ in range(_HALVINGS):
-        middle = 0.5 * (low + high)
-        over = middle - swing * np.sin(2.0 * math.pi * middle) > part
-        low, high = np.where(over, low, middle), np.where(over, middle, high)
-    return np.asarray((whole + 0.5 * (low + high)) * period_s)
+        middle = 0.5 * (a + b)
+        over = middle - by * np.sin(turn * middle) > wanted
+        a, b = np.where(over, a, middle), np.where(over, middle, b)
+    x[left] = 0.5 * (a + b)
+    return np.asarray(x)
 
 
 def on_off(
