@@ -11,6 +11,7 @@ import typer
 
 from simulator.cli.options import AsJson, Out, Overrides, Quiet, ScenarioName, Seed, with_seed
 from simulator.cli.progress import LateProgress
+from simulator.errors import InputError
 
 
 def simulate(
@@ -31,6 +32,19 @@ def simulate(
         bool,
         typer.Option("--reference", help="Step by step instead of by strides: slow, to check."),
     ] = False,
+    uncertainty: Annotated[
+        int | None,
+        typer.Option(
+            "--uncertainty",
+            metavar="DRAWS",
+            help="Simulate it again in so many draws of what the model may be off by, and show "
+            "5-95 % bands (40 is a good number).",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(help="Worker processes of --uncertainty; -1: one a core. Same answer."),
+    ] = 1,
     quiet: Quiet = False,
 ) -> None:
     """Simulate a scenario: latencies, where TTFT goes, load of the pools, cost."""
@@ -38,8 +52,15 @@ def simulate(
     from simulator.metrics import summarize
     from simulator.report.files import json_text, output_file, output_folder
     from simulator.scenario import Scenario
+    from simulator.uncertainty import check_draws
+    from simulator.uncertainty import uncertainty as draw_bands
 
+    if uncertainty is not None:
+        check_draws(uncertainty, "--uncertainty")
+        if reference:
+            raise InputError("--reference checks one run; allowed: one of it and --uncertainty.")
     found = Scenario.load(scenario, with_seed(overrides, seed))
+    bands = None
     with ExitStack() as stack:
         # refused before the work, not after it
         folder = None if out is None else stack.enter_context(output_folder(out))
@@ -51,21 +72,26 @@ def simulate(
                 found, reference=reference, keep_strides=trace is not None, progress=bar.simulating
             )
         summary = summarize(run, found.slo)
+        if uncertainty is not None:
+            with LateProgress(quiet=quiet) as bar:
+                bands = draw_bands(found, draws=uncertainty, jobs=jobs, progress=bar.drawing)
         if folder is not None:
             from simulator.report.results import write_results
 
-            write_results(folder, found, run, summary)
+            write_results(folder, found, run, summary, bands)
         if trace is not None:
             from simulator.report.perfetto import write_trace_to
 
             write_trace_to(run, trace, compress=str(trace_out).endswith(".gz"))
     if as_json:
-        typer.echo(json_text(summary.to_dict()), nl=False)
+        from simulator.report.uncertainty import run_json
+
+        typer.echo(json_text(run_json(summary, bands)), nl=False)
     elif not quiet:
         from simulator.report.summary import print_summary
         from simulator.report.terminal import console
 
-        print_summary(console(), run, summary, found.slo)
+        print_summary(console(), run, summary, found.slo, bands)
         _written(out, trace_out)
 
 
