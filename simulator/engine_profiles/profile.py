@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,9 +21,11 @@ NUMBERS = (
     Field("memory_fraction", "1", 0.05, 1, "share of GPU memory (see memory_base) engines use"),
     Field("block_tokens", "tokens", 1, 4096, "tokens of a KV block", integer=True),
     Field("c0_s", "s", 0, 1, "overhead of a step"),
+    Field("c0_experts_s", "s", 0, 0.1, "further overhead of a step per layer with routed experts"),
     Field("c1_s", "s", 0, 0.1, "overhead of a sequence in a step"),
     Field("host_s", "s", 0, 1, "shortest step the host loop allows"),
     Field("front_s", "s", 0, 10, "from a request's arrival to the scheduler, and its tokens back"),
+    Field("front_gpu_s", "s", 0, 1, "the same for every doubling of the instance's GPUs"),
     Field("sustained_bf16", "1", 0.05, 1, "share of GEMM efficiency kept in long bf16 steps"),
     Field("sustained_fp8", "1", 0.05, 1, "the same for fp8"),
     Field("sustained_experts", "1", 0.05, 1, "the same for the experts of a MoE layer"),
@@ -79,6 +82,14 @@ class EngineProfile:
         known = dict(self.values)
         new = {key: replace(known[key], value=v, source=source) for key, v in values.items()}
         return replace(self, values=tuple((known | new).items()))
+
+    def step_s(self, expert_layers: int) -> float:
+        """Overhead of a step of a model with so many layers of routed experts [s]."""
+        return self["c0_s"] + expert_layers * self["c0_experts_s"]
+
+    def latency_s(self, gpus: int) -> float:
+        """Front-end latency of a request to an instance of so many GPUs [s]."""
+        return self["front_s"] + math.log2(gpus) * self["front_gpu_s"]
 
     def sustained(self, compute: str, *, experts: bool = False) -> float:
         """Share of their benchmarked efficiency GEMMs keep in long steps [1].

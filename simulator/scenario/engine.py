@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from simulator.engine_profiles import EngineProfile, load_engine
-from simulator.model import ModelSpec, load_model
+from simulator.model import ModelSpec, MoeFfn, load_model
 from simulator.perf.precision import Precision
 from simulator.scenario.precision import precision_of
 from simulator.scenario.problem import at
@@ -13,7 +13,7 @@ from simulator.scenario.schema import Pool, ScenarioConfig
 from simulator.scenario.values import Section
 
 _POOL_NUMBERS = ("max_num_batched_tokens", "max_num_seqs", "block_tokens")
-_COSTS = ("c0_s", "c1_s", "host_s")
+_COSTS = ("c1_s", "host_s")
 
 
 def with_engine(config: ScenarioConfig) -> ScenarioConfig:
@@ -34,7 +34,7 @@ def with_engine(config: ScenarioConfig) -> ScenarioConfig:
     update: dict[str, Any] = {
         "engine": _filled(config.engine, _overheads(profile, precision, model)),
         "pools": {name: _filled(pool, _pool(profile, pool)) for name, pool in config.pools.items()},
-        "routing": _filled(config.routing, {"latency_s": profile["front_s"]}),
+        "routing": _filled(config.routing, {"latency_s": profile.latency_s(_first_gpus(config))}),
     }
     if config.link is not None:
         update["first_token"] = config.first_token or profile.first_token
@@ -44,8 +44,20 @@ def with_engine(config: ScenarioConfig) -> ScenarioConfig:
     return config.model_copy(update=update)
 
 
+def _first_gpus(config: ScenarioConfig) -> int:
+    """GPUs of the widest instance a request meets first."""
+    first = [pool for pool in config.pools.values() if pool.role != "decode"]
+    return max(pool.tp * pool.pp * pool.attention_dp for pool in first or config.pools.values())
+
+
+def expert_layers(model: ModelSpec) -> int:
+    """Layers with routed experts."""
+    return sum(kind.count for kind in model.kinds if isinstance(kind.ffn, MoeFfn))
+
+
 def _overheads(profile: EngineProfile, precision: Precision, model: ModelSpec) -> dict[str, Any]:
     costs: dict[str, Any] = {name: profile[name] for name in _COSTS}
+    costs["c0_s"] = profile.step_s(expert_layers(model))
     compute = precision.wanted(precision.formats.attention if model.is_moe else precision.weights)
     costs |= {"kernels": profile.kernels, "sustained": profile.sustained(compute)}
     if model.is_moe:
@@ -62,7 +74,6 @@ def _pool(profile: EngineProfile, pool: Pool) -> dict[str, Any]:
         **numbers,
         "memory_fraction": profile["memory_fraction"],
         "memory_base": profile.memory_base,
-        "scheduler": None if pool.role == "prefill" else profile.scheduler,
     }
 
 

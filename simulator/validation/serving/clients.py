@@ -22,6 +22,7 @@ class Client:
         known: whether the client is documented; otherwise it is inferred from measured runs.
         one_prompt_a_step: the server's token budget held one prompt.
         spare_slots: sequences the server could run beyond the concurrency; None: its default.
+        front_s: front-end latency, where it is not the engine's [s].
         note: the inference in words; empty when known.
     """
 
@@ -30,6 +31,7 @@ class Client:
     known: bool = False
     one_prompt_a_step: bool = False
     spare_slots: int | None = None
+    front_s: float | None = None
     note: str = ""
 
 
@@ -42,6 +44,14 @@ FIXED = Client(ratio=1.0, note="client inferred: fixed lengths, ten prompts per 
 ONE_PROMPT = Client(
     ratio=1.0,
     one_prompt_a_step=True,
+    front_s=0.024,
+    note="client inferred: fixed lengths, ten prompts per slot, one prompt prefilled a step, "
+    "24 ms of front end",
+)
+
+ONE_PROMPT_MOE = Client(
+    ratio=1.0,
+    one_prompt_a_step=True,
     note="client inferred: fixed lengths, ten prompts per slot, one prompt prefilled a step",
 )
 
@@ -49,8 +59,9 @@ TIGHT = Client(
     ratio=1.0,
     one_prompt_a_step=True,
     spare_slots=-1,
+    front_s=0.030,
     note="client inferred: fixed lengths, ten prompts per slot, one prompt prefilled a step, "
-    "and one running slot fewer than requests in flight",
+    "one running slot fewer than requests in flight, 30 ms of front end",
 )
 
 
@@ -65,5 +76,7 @@ def client_of(run: MeasuredRun) -> Client:
     if run.documented:
         return INFERENCE_MAX
     if run.engine == "trtllm" and run.version.startswith("1.0"):
+        if run.workers.ep > 1:
+            return ONE_PROMPT_MOE
         return TIGHT if "8B" in run.model else ONE_PROMPT
     return FIXED

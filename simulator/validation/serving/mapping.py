@@ -9,8 +9,12 @@ from hwprofiles import gpu_names
 from simulator.engine_profiles import EngineProfile, engine_names
 from simulator.model import load_model, model_names
 from simulator.scenario import Scenario
+from simulator.scenario.engine import expert_layers
 from simulator.validation.serving.clients import Client
 from simulator.validation.serving.runs import MeasuredRun, Workers
+
+SKEW = 0.6
+"""Zipf exponent of the popularity of a mixture's experts."""
 
 LINK = "ib_ndr"
 """Fabric of disaggregated runs; the tables do not record it (assumed)."""
@@ -41,6 +45,10 @@ def scenario_of(
         Unpredictable: something in the run is not modelled.
         InputError: the scenario cannot be built: the model does not fit, a degree is not allowed.
     """
+    first = run.prefill or run.workers
+    front_s = client.front_s
+    if front_s is None:
+        front_s = engine.latency_s(first.gpus // first.instances)
     raw: dict[str, Any] = {
         "name": f"row {run.row}",
         "model": model_of(run.model),
@@ -54,9 +62,11 @@ def scenario_of(
             "output_tokens": _lengths(run.osl, client.ratio),
         },
         "engine": _engine(run, engine),
-        "routing": {"latency_s": engine["front_s"]},
+        "routing": {"latency_s": front_s},
         "seed": seed,
     }
+    if SKEW and load_model(raw["model"]).is_moe:
+        raw["expert_skew"] = SKEW
     if run.prefill is None:
         raw["pools"] = {"colocated": _pool(run, run.workers, client, engine)}
     else:
@@ -75,8 +85,10 @@ def _engine(run: MeasuredRun, engine: EngineProfile) -> dict[str, Any]:
         "kernels": engine.kernels,
         "sustained": engine.sustained(compute_of(run)),
     }
-    section |= {name: engine[name] for name in ("c0_s", "c1_s", "host_s")}
-    if load_model(model_of(run.model)).is_moe:
+    model = load_model(model_of(run.model))
+    section |= {name: engine[name] for name in ("c1_s", "host_s")}
+    section["c0_s"] = engine.step_s(expert_layers(model))
+    if model.is_moe:
         section["sustained_experts"] = engine["sustained_experts"]
     return section
 

@@ -30,9 +30,11 @@ FREE = ("c0_s", "c1_s", "front_s", "sustained_fp8")
 
 PRIOR_LOG: Mapping[str, float] = {
     "c0_s": 0.7,
+    "c0_experts_s": 1.0,
     "c1_s": 0.7,
     "host_s": 0.7,
     "front_s": 1.0,
+    "front_gpu_s": 1.0,
     "sustained_bf16": 0.2,
     "sustained_fp8": 0.25,
     "sustained_experts": 0.5,
@@ -42,7 +44,14 @@ PRIOR_LOG: Mapping[str, float] = {
 SCALE = {"tpot": 0.05, "ttft": 0.10}
 """Relative error of a good prediction, by metric: residuals are in units of it [1]."""
 
-_LEAST = {"c0_s": 1e-5, "c1_s": 1e-7, "host_s": 1e-5, "front_s": 1e-4}
+_LEAST = {
+    "c0_s": 1e-5,
+    "c1_s": 1e-7,
+    "host_s": 1e-5,
+    "front_s": 1e-4,
+    "c0_experts_s": 1e-6,
+    "front_gpu_s": 1e-4,
+}
 _STEP = 0.05
 """Change of the logarithm of a parameter for a derivative: above the grain of a simulation."""
 
