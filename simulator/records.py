@@ -217,7 +217,8 @@ class StrideLog:
         keep: also keep every row.
 
     The engine appends rows to ``buffer`` and calls ``flush`` when it holds ``limit`` values; gaps
-    between two tokens of a request that were not consecutive decode steps go to ``gaps``.
+    between two tokens of a request that were not consecutive decode steps go to ``gaps``, or, where
+    many sequences share one, to ``pauses`` (gap, sequences, gap, sequences and so on).
     """
 
     FLUSH_ROWS = 8192
@@ -225,6 +226,7 @@ class StrideLog:
     def __init__(self, instances: int, width_s: float, keep: bool) -> None:
         self.buffer: list[float] = []
         self.gaps: list[float] = []
+        self.pauses: list[float] = []
         self.limit = self.FLUSH_ROWS * N_STRIDE
         self.kept: list[FloatArray] | None = [] if keep else None
         self.itl = ItlSketch()
@@ -238,6 +240,10 @@ class StrideLog:
             gaps = np.array(self.gaps, dtype=np.float64)
             self.gaps.clear()
             self.itl.add(gaps, np.ones_like(gaps))
+        if self.pauses:
+            pauses = np.array(self.pauses, dtype=np.float64).reshape(-1, 2)
+            self.pauses.clear()
+            self.itl.add(pauses[:, 0], pauses[:, 1])
         if not self.buffer:
             return
         rows = np.array(self.buffer, dtype=np.float64).reshape(-1, N_STRIDE)

@@ -420,6 +420,22 @@ def test_decode_writes_the_new_token_and_attends_to_all() -> None:
             assert (found[sequence, head, 0].double() - expected).norm() < 0.02 * expected.norm()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "kernel"),
+    [("bfloat16", "torch_mm"), ("float16", "torch_mm"), ("fp8", "torch_scaled_mm")],
+)
+def test_gemm_multiplies_by_the_weight_as_engines_store_it(dtype: str, kernel: str) -> None:
+    shape = (("m", 3), ("n", 256), ("k", 128))
+    call: Any = prepare(CpuDevice(torch), Case("gemm", kernel, dtype, shape)).calls[0]
+    x, weight = call.args[:2]
+    assert (x.stride(), weight.stride()) == ((128, 1), (1, 128))  # row-major × column-major
+    with torch.inference_mode():
+        found = call()
+    expected = x.float().double() @ weight.float().double()
+    assert found.shape == (3, 256)
+    assert (found.double() - expected).norm() < 0.01 * expected.norm()
+
+
 def test_operands_are_random_and_apart() -> None:
     device = CpuDevice(torch)
     program = prepare(device, gemm(16))

@@ -135,8 +135,9 @@ class Ledger:
         assert rank.batch == len(contexts)
         assert rank.kv == sum(contexts)
         footprint = s.plan.footprint
-        assert ledger.weight == sum(footprint.weight(x) for x in contexts)
-        assert ledger.growing == sum(footprint.units_for(x) for x in contexts)
+        growing = [] if rank.reserves else contexts
+        assert ledger.weight == sum(footprint.weight(x) for x in growing)
+        assert ledger.growing == sum(footprint.units_for(x) for x in growing)
         assert sum(ledger.residues) == 2 * ledger.weight
         assert len(rank.running) == len(decoding) + len(rank.partial) <= rank.max_seqs
         if rank.groups is not None:

@@ -67,6 +67,15 @@ def workloads(draw: st.DrawFn, longest: int = 200) -> Requests:
 
 Knobs = dict[str, Any]
 
+ORDERS: list[Knobs] = [
+    {"scheduler": "vllm_v1"},
+    {"scheduler": "sglang"},
+    {"scheduler": "sglang", "mixed": True, "conservativeness": 0.2},
+    {"scheduler": "trtllm", "reserve_output": True},
+    {"scheduler": "trtllm", "reserve_output": True, "chunked": True},
+    {"scheduler": "trtllm", "reserve_output": False},
+]
+
 SERVER = st.fixed_dictionaries(
     {
         "max_seqs": st.sampled_from([1, 2, 5, 16]),
@@ -77,6 +86,7 @@ SERVER = st.fixed_dictionaries(
         "block": st.sampled_from([1, 4, 16]),
         "capacity_tokens": st.sampled_from([300, 400, 5000]),
         "ranks": st.sampled_from([1, 1, 2, 3, 4]),
+        "order": st.sampled_from(ORDERS),
     }
 )
 
@@ -91,6 +101,7 @@ def server(role: str, k: Knobs, kind: str = "plain") -> PoolPlan:
         max_num_seqs=k["max_seqs"],
         max_num_batched_tokens=k["budget"],
         instances=k["instances"],
+        **k["order"],
         block_tokens=k["block"],
         capacity_blocks=-(-k["capacity_tokens"] // k["block"]) * units,
     )

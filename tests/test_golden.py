@@ -211,3 +211,125 @@ def test_only_the_window_of_a_prompt_is_sent(reference: bool) -> None:
     )
     run = simulate_deployment(d, requests([0.0], 100, 2), reference=reference).requests.iloc[0]
     assert run.landed_s - run.prefill_end_s == pytest.approx((100 * 60 + 25 * 40) / 1e6)
+
+
+@both_paths
+def test_prefill_first(reference: bool) -> None:
+    """SGLang's order: a prompt stops the decoding of everybody else. Chunks of 16 tokens.
+
+    0–14      r0's prompt of 4: token 1
+    14–25     r0 decodes (11 ms): token 2
+    r1 (20 tokens) arrives at 20
+    25–51     r1's first 16 tokens, alone in the step; r0 waits
+    51–65     its last 4: token 1 of r1
+    65–77     both decode (12 ms): r0's last, after 77 - 25 = 52 ms; r1's token 2
+    77–88     r1 alone: its last
+    """
+    d = deployment(
+        pool(
+            "colocated", table=ROUND, scheduler="sglang", max_num_batched_tokens=16, max_num_seqs=8
+        )
+    )
+    run = simulate_deployment(d, requests([0.0, 0.020], [4, 20], [3, 3]), reference=reference)
+    assert ms(run, "first_token_s") == [14.0, 65.0]
+    assert ms(run, "last_token_s") == [77.0, 88.0]
+    assert run.itl.n == 4
+    assert run.itl.mean_s() == pytest.approx((0.011 + 0.052 + 0.012 + 0.011) / 4)
+
+
+@both_paths
+def test_prefill_first_mixed(reference: bool) -> None:
+    """The same, mixed: r0 decodes beside the prompt, whose chunks have 15 tokens then.
+
+    25–51   r0's last token beside 15 of r1's: 16 tokens
+    51–66   the other 5
+    """
+    order = pool("colocated", table=ROUND, scheduler="sglang", mixed=True,
+                 max_num_batched_tokens=16, max_num_seqs=8)  # fmt: skip
+    run = simulate_deployment(
+        deployment(order), requests([0.0, 0.020], [4, 20], [3, 3]), reference=reference
+    )
+    assert ms(run, "first_token_s") == [14.0, 66.0]
+    assert ms(run, "last_token_s") == [51.0, 88.0]
+
+
+@both_paths
+def test_admission_expects_a_share_of_the_output(reference: bool) -> None:
+    """26 blocks of one token. r0 (prompt 4) and r1 (prompt 5) both want 12 tokens; r1 arrives at 20.
+
+    0–14     r0's prompt; 14–25 its token 2, context 6
+    25       r1 asks. Of r0's last 10 tokens 0.7 are expected, less the trifle one decode step has
+             taken off: 6. 6 + 6 for r0 and 5 + 12 for r1 are 29, more than 26
+    25–135   so r0 goes on alone, 10 steps of 11 ms, and r1 after it: 15 + 11·11 ms
+    With 40 blocks r1 is admitted at 25.
+    """
+
+    def run(blocks: int) -> Run:
+        d = deployment(
+            pool("colocated", table=ROUND, scheduler="sglang", block_tokens=1,
+                 capacity_blocks=blocks, max_num_seqs=8)
+        )  # fmt: skip
+        return simulate_deployment(d, requests([0.0, 0.020], [4, 5], 12), reference=reference)
+
+    assert ms(run(26), "last_token_s") == [135.0, 271.0]
+    assert ms(run(40), "prefill_start_s") == [0.0, 25.0]
+
+
+@both_paths
+def test_retracted_requests_queue_again(reference: bool) -> None:
+    """30 blocks of one token; four requests of prompt 2, output 10, one after another.
+
+    The estimate takes a newcomer's whole output and 0.7 of the others' rest, so that all four are in
+    before any has finished; together they would hold 48. The one with the fewest tokens is retracted.
+    """
+    d = deployment(
+        pool("colocated", table=ROUND, scheduler="sglang", conservativeness=0.1, block_tokens=1,
+             capacity_blocks=30, max_num_seqs=8)
+    )  # fmt: skip
+    run = simulate_deployment(d, requests([0.0, 0.02, 0.04, 0.06], 2, 10), reference=reference)
+    assert run.requests.preemptions.sum() > 0
+    assert run.requests.preemptions[0] == 0  # the oldest has the most tokens
+    assert run.requests.preemptions[3] > 0
+
+
+@both_paths
+def test_no_evict_keeps_room_for_the_whole_output(reference: bool) -> None:
+    """TensorRT-LLM: four blocks of 4 tokens hold one request of 4 + 8 tokens, and not two.
+
+    0–14     r0's prompt; then 7 steps of 11 ms: its last at 91
+    91–105   r1's prompt, and its last at 182. Nobody is evicted
+    """
+    d = deployment(
+        pool("colocated", table=ROUND, scheduler="trtllm", block_tokens=4, capacity_blocks=4)
+    )
+    run = simulate_deployment(d, requests([0.0, 0.0], 4, 8), reference=reference)
+    assert run.requests.preemptions.tolist() == [0, 0]
+    assert ms(run, "last_token_s") == [91.0, 182.0]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@both_paths
+def test_whole_contexts(reference: bool, chunked: bool) -> None:
+    """TensorRT-LLM, budget 16 tokens a step. Prompts 12 and 10.
+
+    whole    0–22 r0's prompt; 4 tokens are left, r1's prompt of 10 waits
+             22–43 r1's prompt beside r0 (11 tokens)
+    chunked  0–26 r0's prompt and 4 tokens of r1's; 26–43 the other 6 beside r0
+    """
+    order = pool("colocated", table=ROUND, scheduler="trtllm", chunked=chunked,
+                 max_num_batched_tokens=16, max_num_seqs=8)  # fmt: skip
+    run = simulate_deployment(
+        deployment(order), requests([0.0, 0.0], [12, 10], 6), reference=reference
+    )
+    assert ms(run, "first_token_s") == [26.0 if chunked else 22.0, 43.0]
+
+
+def test_a_whole_context_longer_than_a_step_is_rejected() -> None:
+    whole, cut = (
+        pool("colocated", table=ROUND, scheduler="trtllm", chunked=chunked,
+             max_num_batched_tokens=16, max_num_seqs=8)
+        for chunked in (False, True)
+    )  # fmt: skip
+    w = requests([0.0, 0.0], [17, 16], 2)
+    assert simulate_deployment(deployment(whole), w).requests.state.tolist() == [9, 8]
+    assert simulate_deployment(deployment(cut), w).requests.state.tolist() == [8, 8]

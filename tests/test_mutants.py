@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,12 @@ from simulator.engine import (
     admission,
     batch,
     cluster,
+    core,
     groups,
     links,
     lockstep,
     prefill,
+    prefill_first,
     simulate_deployment,
     strides,
 )
@@ -31,7 +34,7 @@ from tests.test_engine import (
     single_server,
     test_64_transfers_into_one_nic_share_it_fairly,
 )
-from tests.test_equivalence import assert_same, both
+from tests.test_equivalence import ORDERS, assert_same, both
 
 Check = Callable[[], None]
 
@@ -71,9 +74,9 @@ def every_kind(check: Callable[[Deployment, Requests], None]) -> None:
     w = requests(
         np.cumsum(rng.exponential(0.015, 90)), rng.integers(1, 90, 90), rng.integers(1, 70, 90)
     )
-    for role in ("colocated", "decode"):
+    for role, order in itertools.product(("colocated", "decode"), ORDERS):
         steps = grouped(table(per_kv=1e-5), "everything", ranks=3)
-        servers = pool(role, table=steps, capacity_blocks=90, max_num_seqs=8)
+        servers = pool(role, table=steps, capacity_blocks=90, max_num_seqs=8, **order)
         prefill = pool("prefill", table=grouped(table(), "windowed", 2, 2), max_num_seqs=2)
         check(deployment(*([prefill] * (role == "decode")), servers), w)
 
@@ -96,10 +99,22 @@ def golden_check() -> None:
     test_golden.test_only_the_window_of_a_prompt_is_sent(False)
 
 
+def orders_check() -> None:
+    """Every order of service, colocated, with one attention group."""
+    rng = np.random.default_rng(4)
+    w = requests(
+        np.cumsum(rng.exponential(0.012, 120)), rng.integers(1, 120, 120), rng.integers(1, 60, 120)
+    )
+    for order in ORDERS:
+        d = deployment(pool("colocated", capacity_blocks=30, max_num_batched_tokens=128, **order))
+        assert_same(*both(d, w))
+
+
 CHECKS: dict[str, Check] = {
     "lindley": lindley_check,
     "equivalence": equivalence_check,
     "conservation": conservation_check,
+    "orders": orders_check,
     "equivalence of every kind": kinds_equivalence_check,
     "conservation of every kind": kinds_conservation_check,
     "golden": golden_check,
@@ -283,6 +298,69 @@ def plant_whole_prompts_on_the_wire(mp: pytest.MonkeyPatch) -> None:
     mp.setattr(Deployment, "wire_bytes", lambda self, tokens: tokens * self.kv_wire_bytes_per_token)
 
 
+def plant_pauses_forgotten(mp: pytest.MonkeyPatch) -> None:
+    mp.setattr(prefill_first.PrefillFirst, "pause", lambda self, batch, t0: None)
+
+
+def plant_always_mixed(mp: pytest.MonkeyPatch) -> None:
+    original = prefill_first.PrefillFirst.__init__
+
+    def init(self: Any, plan: Any) -> None:
+        original(self, plan)
+        self.mixed = True
+
+    mp.setattr(prefill_first.PrefillFirst, "__init__", init)
+
+
+def plant_ratio_that_never_falls(mp: pytest.MonkeyPatch) -> None:
+    mp.setattr(prefill_first, "DECAY_STEPS", 1e9)
+    mp.setattr(
+        prefill_first.NewTokenRatio, "retracted", lambda self, emitted, sequences, output: None
+    )
+
+
+def plant_retracted_first_in_line(mp: pytest.MonkeyPatch) -> None:
+    original = prefill_first.PrefillFirst._retract
+
+    def retract(self: Any, batch: Any, t: float) -> None:
+        before = len(batch.waiting)
+        original(self, batch, t)
+        batch.waiting.rotate(len(batch.waiting) - before)
+
+    mp.setattr(prefill_first.PrefillFirst, "_retract", retract)
+
+
+def plant_outputs_not_reserved(mp: pytest.MonkeyPatch) -> None:
+    original = core.Batch.__init__
+
+    def init(self: Any, *args: Any) -> None:
+        original(self, *args)
+        self.reserves = False
+
+    mp.setattr(core.Batch, "__init__", init)
+
+
+def plant_reserved_output_leaks(mp: pytest.MonkeyPatch) -> None:
+    original = core.Batch.leave
+
+    def leave(self: Any, r: Any) -> int:
+        if self.reserves:
+            r.blocks -= 1
+        return int(original(self, r))
+
+    mp.setattr(core.Batch, "leave", leave)
+
+
+def plant_contexts_always_cut(mp: pytest.MonkeyPatch) -> None:
+    original = core.Batch.__init__
+
+    def init(self: Any, *args: Any) -> None:
+        original(self, *args)
+        self.whole = False
+
+    mp.setattr(core.Batch, "__init__", init)
+
+
 MUTANTS = [
     (plant_lifo, "lindley"),
     (plant_long_stride, "equivalence"),
@@ -305,6 +383,13 @@ MUTANTS = [
     (plant_one_pass_at_a_time, "golden"),
     (plant_prefill_on_rank_0, "golden"),
     (plant_whole_prompts_on_the_wire, "golden"),
+    (plant_pauses_forgotten, "orders"),
+    (plant_always_mixed, "orders"),
+    (plant_ratio_that_never_falls, "orders"),
+    (plant_retracted_first_in_line, "orders"),
+    (plant_outputs_not_reserved, "orders"),
+    (plant_reserved_output_leaks, "conservation of every kind"),
+    (plant_contexts_always_cut, "orders"),
 ]
 
 

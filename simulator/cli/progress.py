@@ -49,6 +49,10 @@ class LateProgress:
         """The same for a single run."""
         self("simulating", done, total)
 
+    def drawing(self, done: int, total: int) -> None:
+        """The same for runs that differ in what was drawn."""
+        self("drawing", done, total)
+
     def _due(self) -> bool:
         if self._quiet or time.monotonic() - self._started < PATIENCE_S:
             return False

@@ -5,16 +5,13 @@ from __future__ import annotations
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from simulator.cli.options import AsJson, Out, Overrides, Quiet, ScenarioName, Seed, with_seed
 from simulator.cli.progress import LateProgress
-
-if TYPE_CHECKING:
-    from simulator.scenario import Scenario
-    from simulator.uncertainty import Bands
+from simulator.errors import InputError
 
 
 def simulate(
@@ -38,12 +35,16 @@ def simulate(
     uncertainty: Annotated[
         int | None,
         typer.Option(
-            min=2,
-            max=10_000,
+            "--uncertainty",
             metavar="DRAWS",
-            help="Bands: simulate so many draws of what is unsure about kernels and engine.",
+            help="Simulate it again in so many draws of what the model may be off by, and show "
+            "5-95 % bands (40 is a good number).",
         ),
     ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(help="Worker processes of --uncertainty; -1: one a core. Same answer."),
+    ] = 1,
     quiet: Quiet = False,
 ) -> None:
     """Simulate a scenario: latencies, where TTFT goes, load of the pools, cost."""
@@ -51,8 +52,15 @@ def simulate(
     from simulator.metrics import summarize
     from simulator.report.files import json_text, output_file, output_folder
     from simulator.scenario import Scenario
+    from simulator.uncertainty import check_draws
+    from simulator.uncertainty import uncertainty as draw_bands
 
+    if uncertainty is not None:
+        check_draws(uncertainty, "--uncertainty")
+        if reference:
+            raise InputError("--reference checks one run; allowed: one of it and --uncertainty.")
     found = Scenario.load(scenario, with_seed(overrides, seed))
+    bands = None
     with ExitStack() as stack:
         # refused before the work, not after it
         folder = None if out is None else stack.enter_context(output_folder(out))
@@ -64,38 +72,27 @@ def simulate(
                 found, reference=reference, keep_strides=trace is not None, progress=bar.simulating
             )
         summary = summarize(run, found.slo)
-        bands = None if uncertainty is None else _bands(found, uncertainty, quiet)
+        if uncertainty is not None:
+            with LateProgress(quiet=quiet) as bar:
+                bands = draw_bands(found, draws=uncertainty, jobs=jobs, progress=bar.drawing)
         if folder is not None:
             from simulator.report.results import write_results
 
-            write_results(folder, found, run, summary)
+            write_results(folder, found, run, summary, bands)
         if trace is not None:
             from simulator.report.perfetto import write_trace_to
 
             write_trace_to(run, trace, compress=str(trace_out).endswith(".gz"))
     if as_json:
-        more = {} if bands is None else {"uncertainty": bands.to_dict()}
-        typer.echo(json_text({**summary.to_dict(), **more}), nl=False)
+        from simulator.report.uncertainty import run_json
+
+        typer.echo(json_text(run_json(summary, bands)), nl=False)
     elif not quiet:
         from simulator.report.summary import print_summary
         from simulator.report.terminal import console
 
-        print_summary(console(), run, summary, found.slo)
-        if bands is not None:
-            from simulator.report.bands import bands_block
-            from simulator.report.terminal import table
-
-            console().print(table(bands_block(bands)))
+        print_summary(console(), run, summary, found.slo, bands)
         _written(out, trace_out)
-
-
-def _bands(scenario: Scenario, draws: int, quiet: bool) -> Bands:
-    from simulator.uncertainty import simulate_bands
-
-    with LateProgress(quiet=quiet) as bar:
-        return simulate_bands(
-            scenario, draws, jobs=2, progress=lambda done, all_: bar("drawing", done, all_)
-        )
 
 
 class TwinName(StrEnum):

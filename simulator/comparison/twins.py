@@ -16,6 +16,7 @@ from simulator.errors import InputError
 from simulator.model import ModelSpec, Parallel
 from simulator.scenario import Deployment, Scenario
 from simulator.scenario.deployment import PoolPlan
+from simulator.scenario.resolve import order_of_service
 
 _DISAGGREGATED_ONLY = ("link", "first_token", "reserve", "transfer")
 
@@ -81,6 +82,7 @@ def _inventory(scenario: Scenario, gpu: str, pools: list[PoolPlan]) -> Inventory
             "max_num_seqs": decode.max_num_seqs,
             "memory_fraction": config.memory_fraction,
             "block_tokens": decode.block_tokens,
+            **order_of_service(config),
         },
     )
 

@@ -4,6 +4,10 @@ Plain functions over one ``Batch``, called by it. The order of service is vLLM V
 first (decodes, then chunks under way, in order of admission), then newcomers while slots, token
 budget and blocks last; the latest admitted is evicted when blocks run out and recomputes its prompt
 and output by chunks. Nobody is admitted at a boundary that evicted, unless it left the batch empty.
+
+TensorRT-LLM's is the same with two differences, each of which can be turned off: a prompt is computed
+whole (``batch.whole``), and room for prompt and output is kept from admission to the end
+(``batch.reserves``), so that nobody is ever evicted.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 
 def take_back(batch: Batch) -> None:
     """Take back the admissions of the boundary that has just been decided."""
+    if batch.policy is not None:
+        batch.policy.take_back()
     for r in reversed(batch.joined):
         batch.pending_tokens += batch.leave(r)
         batch.ledger.held += r.reserved
@@ -46,19 +52,22 @@ def end_chunks(batch: Batch, t: float) -> None:
             continue
         batch.pending_tokens -= target
         batch.partial.remove(r)
-        ledger.held -= r.blocks
-        r.blocks = 0
+        ends = r.emitted + 1 == r.output_tokens
+        if ends or not batch.reserves:
+            ledger.held -= r.blocks
+            r.blocks = 0
         r.computed = 0
         r.emitted += 1
         if r.first_token_s < 0.0:
             r.prefill_end_s = r.first_token_s = t
         else:
             batch.log.gaps.append(t - r.prev_token_s)
-        if r.emitted == r.output_tokens:
+        r.prev_token_s = t
+        if ends:
             del batch.running[r.id]
             r.last_token_s = t
             hooks.finished(r, t)
-            batch.released = True
+            batch.left()
         else:
             batch.decode(r, t)
     batch.chunks.clear()
@@ -81,8 +90,14 @@ def measure_chunks(batch: Batch) -> None:
 
 
 def evict(batch: Batch, t: float) -> None:
-    """Free the KV of the latest admitted; it will recompute prompt and output."""
+    """Free the KV of the latest admitted; it will recompute prompt and output, before all others."""
     _, r = batch.running.popitem()
+    preempt(batch, r, t)
+    batch.evicted.appendleft(r)
+
+
+def preempt(batch: Batch, r: Request, t: float) -> None:
+    """Free the KV of a request that no longer runs."""
     if r.finish_n >= 0:
         r.emitted = r.output_tokens - (r.finish_n - batch.n)
         r.prev_token_s = t
@@ -93,7 +108,6 @@ def evict(batch: Batch, t: float) -> None:
         r.computed = 0
         batch.partial.remove(r)
     r.preemptions += 1
-    batch.evicted.appendleft(r)
     if batch.hooks.observed:
         batch.hooks.moved(t, r, State.PREEMPTED, batch.index)
 
@@ -112,7 +126,7 @@ def schedule_chunks(batch: Batch, t: float) -> None:
     Evicted before landed: nothing is promised while one waits, so the landed are few. If blocks
     are what it waits for, the landed hold them, and are not kept waiting in turn.
     """
-    budget = continue_chunks(batch, t)
+    budget = continue_chunks(batch, t, batch.budget - batch.batch)
     if batch.admit:
         budget = start_chunks(batch, t, batch.evicted, budget)
         budget = admit_landed(batch, t, budget)
@@ -120,15 +134,14 @@ def schedule_chunks(batch: Batch, t: float) -> None:
             start_chunks(batch, t, batch.waiting, budget)
 
 
-def continue_chunks(batch: Batch, t: float) -> int:
+def continue_chunks(batch: Batch, t: float, budget: int) -> int:
     """Next chunks of the requests being prefilled; the token budget that is left."""
-    budget = batch.budget - batch.batch
     ledger = batch.ledger
     i = 0
     while i < len(batch.partial) and budget > 0:
         r = batch.partial[i]
         c = min(r.prompt_tokens + r.emitted - r.computed, budget)
-        extra = ledger.units_for(r.computed + c) - r.blocks
+        extra = max(0, ledger.units_for(r.computed + c) - r.blocks)
         while extra > ledger.free and r.id in batch.running:
             evict(batch, t)
             batch.admit = not batch.running
@@ -149,12 +162,17 @@ def admit_landed(batch: Batch, t: float, budget: int) -> int:
     ledger = batch.ledger
     while landed and budget > 0 and len(running) < batch.max_seqs:
         r = landed.popleft()
-        ledger.held -= r.reserved
+        if batch.reserves:
+            r.blocks = r.reserved
+        else:
+            ledger.held -= r.reserved
         batch.pending_tokens -= r.prompt_tokens + r.emitted
         if batch.first_token == "handoff" and r.first_token_s < 0.0:
             r.first_token_s = t
             if r.output_tokens == 1:
                 r.decode_start_s = r.last_token_s = t
+                ledger.held -= r.blocks
+                r.blocks = 0
                 batch.hooks.finished(r, t)
                 batch.released = True
                 continue
@@ -174,24 +192,34 @@ def start_chunks(batch: Batch, t: float, queue: deque[Request], budget: int) -> 
         r = queue[0]
         target = r.prompt_tokens + r.emitted
         c = min(target, budget)
-        blocks = ledger.units_for(c)
-        # who was evicted comes back only when all of it fits, or it would be evicted for ever
-        needed = ledger.units_for(target) if queue is batch.evicted else blocks
+        if batch.whole and c < target <= batch.budget:
+            break
+        if batch.reserves:
+            needed = blocks = ledger.units_for(r.prompt_tokens + r.output_tokens)
+        else:
+            blocks = ledger.units_for(c)
+            # who was evicted comes back only when all of it fits, or it would be evicted for ever
+            needed = ledger.units_for(target) if queue is batch.evicted else blocks
         if needed > ledger.free:
             break
-        queue.popleft()
-        batch.released |= queue is batch.evicted and not queue
-        ledger.held += blocks
-        r.blocks = blocks
-        r.admission = batch.admissions
-        batch.admissions += 1
-        batch.running[r.id] = r
-        batch.partial.append(r)
-        batch.chunks.append((r, c))
-        batch.started.append((r, queue))
+        start(batch, t, queue, c, blocks)
         budget -= c
-        if r.prefill_start_s < 0.0:
-            r.prefill_start_s = t
-        if batch.hooks.observed:
-            batch.hooks.moved(t, r, State.PREFILLING, batch.index)
     return budget
+
+
+def start(batch: Batch, t: float, queue: deque[Request], new: int, units: int) -> None:
+    """The head of the queue is admitted: its first chunk of ``new`` tokens, with ``units`` held."""
+    r = queue.popleft()
+    batch.released |= queue is batch.evicted and not queue
+    batch.ledger.held += units
+    r.blocks = units
+    r.admission = batch.admissions
+    batch.admissions += 1
+    batch.running[r.id] = r
+    batch.partial.append(r)
+    batch.chunks.append((r, new))
+    batch.started.append((r, queue))
+    if r.prefill_start_s < 0.0:
+        r.prefill_start_s = t
+    if batch.hooks.observed:
+        batch.hooks.moved(t, r, State.PREFILLING, batch.index)

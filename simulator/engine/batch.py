@@ -84,11 +84,11 @@ class BatchInstance(Strider):
             return least
         return core.kv + core.pending_tokens
 
-    def has_room(self, tokens: int, t_s: float) -> bool:
+    def has_room(self, request: Request, tokens: int, t_s: float) -> bool:
         """Whether blocks for ``tokens`` can be promised as of the last boundary."""
         core = self.core
         ledger = core.ledger
-        units = ledger.units_for(tokens)
+        units = core.units_to_promise(request, tokens)
         k = self.k
         if k and not core.evicted and not core.partial:  # room whatever has grown by now
             most = ledger.growing + (k // ledger.block + 1) * ledger.weight + ledger.held
@@ -101,7 +101,7 @@ class BatchInstance(Strider):
     def reserve(self, request: Request, tokens: int, t_s: float) -> None:
         """Promise blocks for the ``tokens`` of a transfer; they are never taken back."""
         core = self.core
-        request.reserved = units = core.ledger.units_for(tokens)
+        request.reserved = units = core.units_to_promise(request, tokens)
         core.promise(units, tokens)
         k = self.k
         if k > 1:
@@ -136,10 +136,7 @@ class BatchInstance(Strider):
         core = self.core
         core.schedule(t)
         if core.chunks:
-            new, _, _, ends = core.chunked
-            batch = core.batch
-            rank_s = self.table.rank_mixed_s(batch, core.reads(), core.spans, batch + ends)
-            self._stride(t, 1, self.table.joined_s(rank_s, batch + new), 0.0)
+            self._stride(t, 1, self.table.joined_s(*core.rank_s(self.table)), 0.0)
         elif core.batch:
             self._plan_stride(t)
         else:

@@ -69,7 +69,8 @@ class Cluster:
         self.blocked: dict[int, PrefillInstance] = {}
         self.granting = False
         self.grant_again = False
-        self.asked = 0  # KV tokens and instant of the request being routed to a decode instance
+        self.asking: Request | None = None  # with its KV tokens and the instant,
+        self.asked = 0  # of the request being routed to a decode instance
         self.asked_s = 0.0
         self.fits = self._fits
         self.flowing: set[int] = set()  # requests whose layer-wise flow is in production
@@ -94,11 +95,9 @@ class Cluster:
                     kind(index, pool, self.clock, self, log, self.deployment.first_token)
                 )
                 index += 1
-        plans = [p.plan for p in self.prefills]
-        self.prompt_limit = min(
-            (min(p.holds_tokens, p.table.max_tokens) for p in plans), default=1 << 60
-        )
-        self.total_limit = min(s.plan.holds_tokens for s in self.servers)
+        pools = self.deployment.pools
+        self.prompt_limit = min(p.longest_prompt for p in pools if p.role != "decode")
+        self.total_limit = min(p.holds_tokens for p in pools if p.role != "prefill")
 
     def _build_links(self) -> None:
         link = self.deployment.link
@@ -204,6 +203,7 @@ class Cluster:
 
     def _promise(self, request: Request, t_s: float) -> bool:
         """Find a decode instance with room for the prompt and promise it."""
+        self.asking = request
         self.asked = context = request.prompt_tokens + self.sampled
         self.asked_s = t_s
         i = self.route_decode(self.servers, t_s, self.fits)
@@ -216,7 +216,8 @@ class Cluster:
 
     def _fits(self, i: int) -> bool:
         """Whether decode instance ``i`` has room for the request that is being routed."""
-        return self.servers[i].has_room(self.asked, self.asked_s)
+        assert self.asking is not None
+        return self.servers[i].has_room(self.asking, self.asked, self.asked_s)
 
     def freed(self, t_s: float) -> None:
         """Blocks became free on a decode instance: promise them, first come first served."""

@@ -13,8 +13,9 @@ from heapq import heappop, heappush
 from simulator.engine import admission
 from simulator.engine.groups import GroupSums
 from simulator.engine.hooks import Hooks
+from simulator.engine.prefill_first import PrefillFirst
 from simulator.kvcache import ledger
-from simulator.perf.table import StepPiece
+from simulator.perf.table import StepPiece, StepTable
 from simulator.records import StrideLog
 from simulator.request import Request, State
 from simulator.scenario.deployment import FirstToken, PoolPlan
@@ -60,6 +61,11 @@ class Batch:
         joined: landed requests admitted at this boundary.
         started: (request, queue it came from) of the chunks begun at this boundary.
         released: blocks became free for promises since the cluster was last told.
+        whole: prompts are not cut into chunks.
+        reserves: a request holds room for prompt and output from admission to its end.
+        policy: the state of another order of service than vLLM's; None for that.
+        paused: the decoding sequences do not take part in the step under way.
+        t0: when that step began [s].
     """
 
     __slots__ = (  # noqa: RUF023 -- as grouped in the constructor
@@ -67,6 +73,7 @@ class Batch:
         "n", "batch", "kv", "sums", "groups", "heap", "running", "partial", "admissions",
         "landed", "waiting", "evicted", "pending_tokens",
         "chunks", "spans", "chunked", "admit", "joined", "started", "released",
+        "whole", "reserves", "policy", "paused", "t0",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +109,13 @@ class Batch:
         self.joined: list[Request] = []
         self.started: list[tuple[Request, deque[Request]]] = []
         self.released = False
+        # the order of service
+        trtllm = plan.scheduler == "trtllm"
+        self.whole = trtllm and not plan.chunked
+        self.reserves = trtllm and plan.reserve_output
+        self.policy = PrefillFirst(plan) if plan.scheduler == "sglang" else None
+        self.paused = False
+        self.t0 = 0.0
 
     # ------------------------------------------------------------------ newcomers
 
@@ -109,6 +123,12 @@ class Batch:
         """A request is to be prefilled and decoded here."""
         self.waiting.append(request)
         self.pending_tokens += request.prompt_tokens
+
+    def units_to_promise(self, request: Request, tokens: int) -> int:
+        """Units for a transfer of ``tokens`` tokens."""
+        if self.reserves:
+            return self.ledger.units_for(request.prompt_tokens + request.output_tokens)
+        return self.ledger.units_for(tokens)
 
     def promise(self, units: int, tokens: int) -> None:
         """Promise ``units`` for the ``tokens`` of a transfer; they are never taken back."""
@@ -131,19 +151,26 @@ class Batch:
         ledger = self.ledger
         n0 = self.n
         units = ledger.growing + ledger.held
-        if ledger.weight:
+        if ledger.weight and not self.paused:
             grown = ledger.growth(n0, k - 1) if k > 1 else 0
             units += grown
             ledger.growing += grown + ledger.residues[-(n0 + k - 1) % ledger.block]
         fresh = 0
         joined = self.joined
+        if self.policy is not None:
+            if self.paused:
+                self.policy.pause(self, self.t0)
+                return self._advance_paused(t, units)
+            fresh = self.policy.resume(self, first_s)
+            if self.batch and not self.chunks:
+                self.policy.ratio.steps += k
         if joined:
             if self.first_token == "decode":
-                fresh = len(joined)
+                fresh += len(joined)
                 for r in joined:
                     r.first_token_s = first_s
             elif self.first_token == "prefill":
-                fresh = len(joined)
+                fresh += len(joined)
                 for r in joined:
                     self.log.gaps.append(first_s - r.prev_token_s)
             joined.clear()
@@ -154,7 +181,7 @@ class Batch:
         self.n = n = n0 + k
         self.kv = kv + k * batch
         if self.groups is not None:
-            self.groups.advance(k, n, ledger)
+            self.groups.advance(k, n, None if self.reserves else ledger)
         if self.chunks:
             new, pairs, read, ends = self.chunked
             count = len(self.chunks)
@@ -168,9 +195,23 @@ class Batch:
             del self.running[r.id]
             r.last_token_s = t
             self.hooks.finished(r, t)
-            self.released = True
+            self.left()
         self.admit = True
         return (batch, kv, new, pairs, read, batch + ends, fresh, units, count)
+
+    def _advance_paused(self, t: float, units: int) -> Row:
+        """A step has ended that only prefilled, while the decoding sequences paused."""
+        new, pairs, read, ends = self.chunked
+        count = len(self.chunks)
+        admission.end_chunks(self, t)
+        self.admit = True
+        return (0, 0, new, pairs, read, ends, 0, units, count)
+
+    def left(self) -> None:
+        """A request has left the batch for good."""
+        self.released = True
+        if self.policy is not None:
+            self.policy.full = False
 
     def schedule(self, t: float) -> None:
         """Decide who takes part in the step that starts at ``t``."""
@@ -178,17 +219,23 @@ class Batch:
             self.started.clear()
             self.joined.clear()
             self.chunks.clear()
-        ledger = self.ledger
-        if ledger.growing + ledger.held > ledger.capacity:
-            admission.make_room(self, t)
-        if self.partial or self.evicted or self.waiting:
-            admission.schedule_chunks(self, t)
-        elif self.landed and self.admit:
-            admission.admit_landed(self, t, self.budget - self.batch)
+        if self.policy is not None:
+            self.t0 = t
+            self.policy.schedule(self, t)
+        else:
+            ledger = self.ledger
+            if ledger.growing + ledger.held > ledger.capacity:
+                admission.make_room(self, t)
+            if self.partial or self.evicted or self.waiting:
+                admission.schedule_chunks(self, t)
+            elif self.landed and self.admit:
+                admission.admit_landed(self, t, self.budget - self.batch)
         if self.chunks:
             admission.measure_chunks(self)
         elif not self.batch:
             self.admit = True
+            if self.policy is not None and not self.waiting:
+                self.policy.ratio.reset()
 
     def steps(self) -> int:
         """How many steps like the next one follow before something here changes: at least 1."""
@@ -227,7 +274,8 @@ class Batch:
         context = r.prompt_tokens + r.emitted
         r.offset = offset = context - n
         r.finish_n = finish_n = n + r.output_tokens - r.emitted
-        self.ledger.join(offset, context)
+        if not self.reserves:
+            self.ledger.join(offset, context)
         if self.groups is not None:
             self.groups.join(r, n, context)
         self.kv += context
@@ -241,7 +289,11 @@ class Batch:
     def leave(self, r: Request) -> int:
         """A request stops decoding; its context in tokens."""
         context = r.offset + self.n
-        self.ledger.leave(r.offset, context)
+        if self.reserves:
+            self.ledger.held -= r.blocks
+            r.blocks = 0
+        else:
+            self.ledger.leave(r.offset, context)
         if self.groups is not None:
             self.groups.leave(context)
         self.kv -= context
@@ -250,6 +302,16 @@ class Batch:
         return context
 
     # ------------------------------------------------------------------ reading
+
+    def rank_s(self, table: StepTable) -> tuple[float, int]:
+        """Time [s] of the coming step on this rank, and the tokens it computes."""
+        batch = self.batch
+        if not self.chunks:
+            return table.rank_decode_s(batch, self.reads()), batch
+        new, _, _, ends = self.chunked
+        if self.paused:
+            return table.rank_mixed_s(0, [0] * len(table.groups), self.spans, ends), new
+        return table.rank_mixed_s(batch, self.reads(), self.spans, batch + ends), batch + new
 
     def lines(self, pieces: tuple[StepPiece, ...]) -> list[Line]:
         """This rank's time in the coming steps: the largest of these."""

@@ -75,8 +75,11 @@ class GroupSums(GroupTotals):
         if edge:
             heappush(self.edges, (n + edge - context, r.admission, g, r))
 
-    def advance(self, k: int, n: int, ledger: BlockLedger) -> None:
-        """Account for ``k`` steps that end at step counter ``n``, and cross the edges met there."""
+    def advance(self, k: int, n: int, ledger: BlockLedger | None) -> None:
+        """Account for ``k`` steps that end at step counter ``n``, and cross the edges met there.
+
+        ``ledger``, where one grows with the sequences, is told who stops growing.
+        """
         for g, rate in enumerate(self.rates):
             read = k * self.reads[g] + rate * (k * (k - 1) // 2)
             self.pairs[g] += read
@@ -89,7 +92,7 @@ class GroupSums(GroupTotals):
                 continue  # evicted since, or taken back
             context = r.offset + n
             group = self.groups[g]
-            if context == group.span:
+            if context == group.span and ledger is not None:
                 ledger.stop_growing(r.offset, group.units)
             if group.local_chunk is None:
                 self.rates[g] -= 1  # the window is full

@@ -77,20 +77,24 @@ class LockStepInstance(Strider):
         passed = self._passed(t_s)
         return sum(b.kv + b.pending_tokens + passed * b.batch for b in self.ranks)
 
-    def has_room(self, tokens: int, t_s: float) -> bool:
+    def has_room(self, request: Request, tokens: int, t_s: float) -> bool:
         """Whether some rank can promise blocks for ``tokens`` as of the last boundary."""
-        return bool(self._able(tokens, t_s))
+        return bool(self._able(request, tokens, t_s))
 
-    def _able(self, tokens: int, t_s: float) -> list[int]:
+    def _able(self, request: Request, tokens: int, t_s: float) -> list[int]:
         """Ranks with room for ``tokens``."""
         passed = self._passed(t_s)
-        return [i for i, b in enumerate(self.ranks) if b.room(b.ledger.units_for(tokens), passed)]
+        return [
+            i
+            for i, b in enumerate(self.ranks)
+            if b.room(b.units_to_promise(request, tokens), passed)
+        ]
 
     def reserve(self, request: Request, tokens: int, t_s: float) -> None:
         """Promise blocks for the ``tokens`` of a transfer on one of the ranks that have room."""
-        request.rank = rank = self._least(self._able(tokens, t_s), t_s)
+        request.rank = rank = self._least(self._able(request, tokens, t_s), t_s)
         batch = self.ranks[rank]
-        request.reserved = units = batch.ledger.units_for(tokens)
+        request.reserved = units = batch.units_to_promise(request, tokens)
         batch.promise(units, tokens)
         k = self.k
         if k > 1:
@@ -141,21 +145,10 @@ class LockStepInstance(Strider):
             self.hooks.freed(t)
 
     def _plan_mixed(self, t: float, working: list[Batch]) -> None:
-        table = self.table
-        slowest = 0.0
-        tokens = 0
-        for batch in working:
-            n = batch.batch
-            if batch.chunks:
-                new, _, _, ends = batch.chunked
-                part_s = table.rank_mixed_s(n, batch.reads(), batch.spans, n + ends)
-                tokens += n + new
-            else:
-                part_s = table.rank_decode_s(n, batch.reads())
-                tokens += n
-            if part_s > slowest:
-                slowest = part_s
-        self._stride(t, 1, table.joined_s(slowest, tokens), 0.0)
+        parts = [batch.rank_s(self.table) for batch in working]
+        slowest_s = max(part_s for part_s, _ in parts)
+        step_s = self.table.joined_s(slowest_s, sum(tokens for _, tokens in parts))
+        self._stride(t, 1, step_s, 0.0)
 
     def _plan_decode(self, t: float, working: list[Batch]) -> None:
         table = self.table

@@ -10,10 +10,16 @@ from __future__ import annotations
 from simulator.engine.clock import BOUNDARY, Clock, Timer
 from simulator.engine.hooks import Hooks
 from simulator.engine.reference_rank import ReferenceRank
+from simulator.engine.reference_sglang import PrefillFirstRank
 from simulator.records import StrideLog
 from simulator.request import Request
 from simulator.scenario.deployment import FirstToken, PoolPlan
 from simulator.units import tie_s
+
+
+def rank_of(plan: PoolPlan) -> type[ReferenceRank]:
+    """The kind of rank with this pool's scheduler."""
+    return PrefillFirstRank if plan.scheduler == "sglang" else ReferenceRank
 
 
 class ReferenceInstance:
@@ -36,7 +42,7 @@ class ReferenceInstance:
         self.version = 0
         self.timer = Timer(self._on_timer)
         self.ranks = [
-            ReferenceRank(index, plan, hooks, log, first_token) for _ in range(plan.table.ranks)
+            rank_of(plan)(index, plan, hooks, log, first_token) for _ in range(plan.table.ranks)
         ]
         self.stepping = False
         self.waking = False
@@ -97,17 +103,17 @@ class ReferenceInstance:
         self.sync(t_s)
         return sum(rank.tokens() for rank in self.ranks)
 
-    def has_room(self, tokens: int, t_s: float) -> bool:
+    def has_room(self, request: Request, tokens: int, t_s: float) -> bool:
         """Whether blocks for ``tokens`` can be promised as of the last boundary."""
         self.sync(t_s)
-        return any(rank.has_room(tokens) for rank in self.ranks)
+        return any(rank.has_room(request, tokens) for rank in self.ranks)
 
     def reserve(self, request: Request, tokens: int, t_s: float) -> None:
         """Promise blocks for a transfer of ``tokens`` tokens."""
-        able = [rank for rank in self.ranks if rank.has_room(tokens)]
+        able = [rank for rank in self.ranks if rank.has_room(request, tokens)]
         rank = min(able, key=ReferenceRank.tokens)  # the first of equal ones
         request.rank = self.ranks.index(rank)
-        request.reserved = rank.units(tokens)
+        request.reserved = rank.transfer_units(request, tokens)
         rank.promised.append((request.reserved, tokens))
 
     # boundaries

@@ -22,6 +22,8 @@ class Sequence:
     computed: int = 0
     units: int = 0
     chunk: int = 0
+    paused: bool = False
+    stalled: bool = False
 
     @property
     def target(self) -> int:
@@ -57,6 +59,9 @@ class ReferenceRank:
         self.released = False
         self.fresh: list[Request] = []  # landed requests that joined at this boundary
         self.before: Snapshot = ([], [], [], [])
+        trtllm = plan.scheduler == "trtllm"
+        self.whole = trtllm and not plan.chunked
+        self.reserves = trtllm and plan.reserve_output
         self.sums = GroupTotals(plan.table.groups)
 
     # reading
@@ -70,9 +75,15 @@ class ReferenceRank:
             tokens += r.prompt_tokens + r.emitted
         return tokens
 
-    def has_room(self, tokens: int) -> bool:
-        """Whether blocks for ``tokens`` can be promised."""
-        return not self.evicted and self.units(tokens) <= self.free()
+    def has_room(self, request: Request, tokens: int) -> bool:
+        """Whether blocks for a transfer of ``tokens`` can be promised."""
+        return not self.evicted and self.transfer_units(request, tokens) <= self.free()
+
+    def transfer_units(self, request: Request, tokens: int) -> int:
+        """What is promised to a transfer of ``tokens``."""
+        if self.reserves:
+            tokens = request.prompt_tokens + request.output_tokens
+        return self.units(tokens)
 
     def units(self, tokens: int) -> int:
         """KV units of a sequence of ``tokens`` tokens, block by block."""
@@ -91,26 +102,32 @@ class ReferenceRank:
         used = sum(units for units, _ in self.promised)
         used += sum(r.reserved for r in self.landed)
         for s in self.batch:
-            used += self.units(s.context) if s.decoding else s.units
+            if self.reserves:
+                used += self.units(s.request.prompt_tokens + s.request.output_tokens)
+            else:
+                used += self.units(s.context) if s.decoding else s.units
         return self.plan.capacity_blocks - used
 
     # the step
 
     def _reads(self) -> list[int]:
-        contexts = [s.context for s in self.batch if s.decoding]
+        contexts = self._contexts()
         return [sum(_read(group, x) for x in contexts) for group in self.plan.table.groups]
+
+    def _contexts(self) -> list[int]:
+        return [s.context for s in self.batch if s.decoding and not s.paused]
 
     def _chunks(self) -> list[tuple[int, int]]:
         return [(s.computed, s.chunk) for s in self.batch if s.chunk]
 
     def new_tokens(self) -> int:
         """Tokens this rank computes in the step."""
-        return sum(1 if s.decoding else s.chunk for s in self.batch)
+        return len(self._contexts()) + sum(s.chunk for s in self.batch)
 
     def step_s(self) -> float:
         """Time [s] this rank needs for the step; it has something to do."""
         table = self.plan.table
-        decoding = sum(s.decoding for s in self.batch)
+        decoding = len(self._contexts())
         if self._chunks():
             rows = decoding + sum(s.ends for s in self.batch)
             return table.rank_mixed_s(decoding, self._reads(), self._chunks(), rows)
@@ -118,7 +135,7 @@ class ReferenceRank:
 
     def row(self) -> tuple[float, ...]:
         """What the step did, for the log."""
-        contexts = [s.context for s in self.batch if s.decoding]
+        contexts = self._contexts()
         chunks = self._chunks()
         ends = sum(s.ends for s in self.batch)
         for g, (group, read) in enumerate(zip(self.plan.table.groups, self._reads(), strict=True)):
@@ -131,7 +148,8 @@ class ReferenceRank:
             sum(c * (p + 0.5 * c) for p, c in chunks),
             sum(p + c for p, c in chunks),
             len(contexts) + ends,
-            0 if self.first_token == "handoff" else len(self.fresh),
+            (0 if self.first_token == "handoff" else len(self.fresh))
+            + sum(s.stalled and not s.paused for s in self.batch),
             self.plan.capacity_blocks - self.free(),
             len(chunks),
         )
@@ -139,7 +157,9 @@ class ReferenceRank:
     def end(self, t: float) -> None:
         """The step has ended: tokens appear, chunks are done, requests end."""
         for s in list(self.batch):
-            if s.decoding:
+            if s.paused:
+                s.stalled = True
+            elif s.decoding:
                 s.context += 1
                 self._emit(s, t)
             elif s.chunk:
@@ -159,16 +179,21 @@ class ReferenceRank:
             r.first_token_s = t
             if prefilled:
                 r.prefill_end_s = t
-        elif prefilled or (r in self.fresh and self.first_token == "prefill"):
+        elif prefilled or s.stalled or (r in self.fresh and self.first_token == "prefill"):
             self.log.gaps.append(t - r.prev_token_s)
         r.prev_token_s = t
+        s.stalled = False
         if r.emitted == r.output_tokens:
             self.batch.remove(s)
             r.last_token_s = t
             self.hooks.finished(r, t)
-            self.released = True
+            self.left()
         elif prefilled:
             self._decodes(r, t)
+
+    def left(self) -> None:
+        """A request has left the batch for good."""
+        self.released = True
 
     def _decodes(self, r: Request, t: float) -> None:
         if r.decode_start_s < 0.0:
@@ -182,6 +207,10 @@ class ReferenceRank:
         """Take back the admissions of the boundary that has just been decided."""
         self.batch, self.landed, self.evicted, self.waiting = self.before
 
+    def _snapshot(self) -> Snapshot:
+        batch = [replace(s) for s in self.batch]
+        return batch, list(self.landed), list(self.evicted), list(self.waiting)
+
     def begin(self, t: float) -> None:
         """Decide who takes part in the step that starts at ``t``."""
         self.fresh = []
@@ -193,12 +222,7 @@ class ReferenceRank:
             self.admit = not self.batch
         budget = self.plan.max_num_batched_tokens - sum(s.decoding for s in self.batch)
         budget = self._continue(t, budget)
-        self.before = (
-            [replace(s) for s in self.batch],
-            list(self.landed),
-            list(self.evicted),
-            list(self.waiting),
-        )
+        self.before = self._snapshot()
         if self.admit:
             budget = self._admit_chunks(t, self.evicted, budget)
             budget = self._admit_landed(t, budget)
@@ -219,7 +243,7 @@ class ReferenceRank:
             if budget <= 0 or s not in self.batch:
                 break
             chunk = min(s.target - s.computed, budget)
-            extra = self.units(s.computed + chunk) - s.units
+            extra = 0 if self.reserves else max(0, self.units(s.computed + chunk) - s.units)
             while s in self.batch and extra > self.free():
                 self._evict(t)
                 self.admit = not self.batch
@@ -250,19 +274,26 @@ class ReferenceRank:
             r = queue[0]
             target = r.prompt_tokens + r.emitted
             chunk = min(target, budget)
+            if self.whole and chunk < target <= self.plan.max_num_batched_tokens:
+                break
             needed = self.units(target if queue is self.evicted else chunk)
+            if self.reserves:
+                needed = self.units(r.prompt_tokens + r.output_tokens)
             if needed > self.free():
                 break
-            queue.pop(0)
-            if queue is self.evicted and not queue:
-                self.released = True
-            self.batch.append(Sequence(r, False, units=self.units(chunk), chunk=chunk))
+            self._start(t, queue, chunk, self.units(chunk))
             budget -= chunk
-            if r.prefill_start_s < 0.0:
-                r.prefill_start_s = t
-            if self.hooks.observed:
-                self.hooks.moved(t, r, State.PREFILLING, self.index)
         return budget
+
+    def _start(self, t: float, queue: list[Request], chunk: int, units: int) -> None:
+        r = queue.pop(0)
+        if queue is self.evicted and not queue:
+            self.released = True
+        self.batch.append(Sequence(r, False, units=units, chunk=chunk))
+        if r.prefill_start_s < 0.0:
+            r.prefill_start_s = t
+        if self.hooks.observed:
+            self.hooks.moved(t, r, State.PREFILLING, self.index)
 
 
 def _read(group: AttentionGroupPlan, context: int) -> int:

@@ -241,8 +241,9 @@ def _refusal(deployment: Deployment, requests: Requests) -> str | None:
         if bad.any():
             holds = pool.holds_tokens
             return (
-                f"{int(bad.sum())} of {len(requests)} requests can never fit the KV cache of an "
-                f"instance of {pool.name} ({holds} tokens)"
+                f"{int(bad.sum())} of {len(requests)} requests can never fit an instance of "
+                f"{pool.name}, which holds {holds} tokens and computes prompts of up to "
+                f"{pool.longest_prompt}"
             )
     return None
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from hwprofiles import load_gpu
 from simulator.model import Parallel
 from simulator.scenario import SLO, Scenario
+from simulator.scenario.resolve import order_of_service
 
 Mode = Literal["disaggregated", "colocated"]
 
@@ -197,7 +198,8 @@ def _pools(layout: Layout, base: Scenario) -> dict[str, dict[str, Any]]:
     if layout.colocated is not None:
         kept = _inherited(base, "colocated", ("memory_fraction", "block_tokens"))
         own = {"max_num_seqs": seqs, "max_num_batched_tokens": max(tokens, seqs)}
-        return {"colocated": {**kept, **own, **layout.colocated.to_dict()}}
+        order = _order(base, "colocated")
+        return {"colocated": {**kept, **order, **own, **layout.colocated.to_dict()}}
     assert layout.prefill is not None
     assert layout.decode is not None
     common = ("memory_fraction", "block_tokens", "nics_per_gpu")
@@ -207,8 +209,20 @@ def _pools(layout: Layout, base: Scenario) -> dict[str, dict[str, Any]]:
         decode["max_num_batched_tokens"] = max(decode["max_num_batched_tokens"], seqs)
     return {
         "prefill": {**prefill, "max_num_batched_tokens": tokens, **layout.prefill.to_dict()},
-        "decode": {**decode, "max_num_seqs": seqs, **layout.decode.to_dict()},
+        "decode": {
+            **decode,
+            **_order(base, "decode"),
+            "max_num_seqs": seqs,
+            **layout.decode.to_dict(),
+        },
     }
+
+
+def _order(base: Scenario, role: str) -> dict[str, Any]:
+    """Order of service of the base's first pool of a role, or of the first that has one."""
+    pools = [p for p in base.config.pools.values() if p.scheduler is not None]
+    found = next((p for p in pools if p.role == role), pools[0] if pools else None)
+    return {} if found is None else order_of_service(found)
 
 
 def _inherited(base: Scenario, role: str, keys: tuple[str, ...]) -> dict[str, Any]:

@@ -30,8 +30,10 @@ from simulator.report.text import (
     short_seconds,
     usd,
 )
+from simulator.report.uncertainty import bands_block, bands_verdict
 from simulator.run import Run
 from simulator.scenario import SLO
+from simulator.uncertainty import Bands
 
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 BAR_WIDTH = 32
@@ -317,7 +319,9 @@ def summary_blocks(run: Run, summary: Summary, slo: SLO | None) -> tuple[Block, 
     )
 
 
-def print_summary(out: Console, run: Run, summary: Summary, slo: SLO | None) -> None:
+def print_summary(
+    out: Console, run: Run, summary: Summary, slo: SLO | None, bands: Bands | None = None
+) -> None:
     """Print all tables of a run, then what they amount to.
 
     Args:
@@ -325,8 +329,13 @@ def print_summary(out: Console, run: Run, summary: Summary, slo: SLO | None) -> 
         run: the run.
         summary: its metrics.
         slo: the targets, or None.
+        bands: how sure the model is, where that was asked.
     """
     out.print(Text(headline(run), style="bold"))
     for block in summary_blocks(run, summary, slo):
         out.print(table(block))
-    print_verdicts(out, verdicts(summary, slo), remarks(summary))
+    found = verdicts(summary, slo)
+    if bands is not None:
+        out.print(table(bands_block(bands)))
+        found = (*found, bands_verdict(bands))
+    print_verdicts(out, found, remarks(summary))

@@ -103,6 +103,11 @@ def _pool(
         max_wait_s=pool.max_wait_s or 0.0,
         nics=step.parallel.gpus * (pool.nics_per_gpu or 1),
         usd_per_gpu_hour=prices[name],
+        scheduler=pool.scheduler or "vllm_v1",
+        mixed=bool(pool.mixed),
+        chunked=bool(pool.chunked),
+        reserve_output=pool.reserve_output is not False,
+        conservativeness=pool.schedule_conservativeness or 1.0,
     )
 
 

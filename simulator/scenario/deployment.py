@@ -15,6 +15,7 @@ Role = Literal["prefill", "decode", "colocated"]
 RouterName = Literal["round_robin", "random", "least_outstanding_tokens"]
 FirstToken = Literal["prefill", "handoff", "decode"]
 Reserve = Literal["before_prefill", "after_prefill"]
+Scheduler = Literal["vllm_v1", "sglang", "trtllm"]
 TransferMode = Literal["after_prefill", "layerwise"]
 
 
@@ -39,6 +40,13 @@ class PoolPlan:
         max_wait_s: longest time a prefill batch waits to fill [s] (prefill role only).
         nics: network interfaces of one instance.
         usd_per_gpu_hour: price of one GPU [USD/h].
+        scheduler: order of service of a decode or colocated instance (docs/schedulers.md).
+        mixed: sglang: running sequences decode in the steps that prefill, instead of pausing.
+        chunked: trtllm: prompts may be cut into chunks.
+        reserve_output: trtllm: room for prompt and output is kept from admission on
+            (GUARANTEED_NO_EVICT), not block by block (MAX_UTILIZATION).
+        conservativeness: sglang: factor on the share of running requests' remaining output that
+            admission expects (``--schedule-conservativeness``).
     """
 
     name: str
@@ -55,6 +63,11 @@ class PoolPlan:
     max_wait_s: float
     nics: int
     usd_per_gpu_hour: float
+    scheduler: Scheduler = "vllm_v1"
+    mixed: bool = False
+    chunked: bool = False
+    reserve_output: bool = True
+    conservativeness: float = 1.0
 
     @property
     def tp(self) -> int:
@@ -71,6 +84,15 @@ class PoolPlan:
     def holds_tokens(self) -> int:
         """Longest sequence whose KV an instance, or one of its ranks, can hold [tokens]."""
         return self.footprint.tokens_within(self.capacity_blocks)
+
+    @property
+    def longest_prompt(self) -> int:
+        """Longest prompt an instance, or one of its ranks, can compute [tokens]."""
+        if self.role == "prefill":
+            return min(self.holds_tokens, self.table.max_tokens)
+        if self.role == "colocated" and self.scheduler == "trtllm" and not self.chunked:
+            return min(self.holds_tokens, self.max_num_batched_tokens)
+        return self.holds_tokens
 
     @property
     def gpus(self) -> int:

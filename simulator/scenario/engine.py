@@ -74,6 +74,7 @@ def _pool(profile: EngineProfile, pool: Pool) -> dict[str, Any]:
         **numbers,
         "memory_fraction": profile["memory_fraction"],
         "memory_base": profile.memory_base,
+        "scheduler": None if pool.role == "prefill" else profile.scheduler,
     }
 
 

@@ -21,7 +21,12 @@ def never_fits(requests: Requests, pool: PoolPlan) -> NDArray[np.bool_]:
     tokens = requests.prompt_tokens
     if pool.role != "prefill":
         tokens = tokens + requests.output_tokens
-    return np.asarray(tokens > pool.holds_tokens)
+    return np.asarray((tokens > pool.holds_tokens) | _too_long_a_step(requests, pool))
+
+
+def _too_long_a_step(requests: Requests, pool: PoolPlan) -> NDArray[np.bool_]:
+    """Prompts that a pool which computes them whole cannot compute in one step."""
+    return np.asarray(requests.prompt_tokens > pool.longest_prompt)
 
 
 def check_fit(requests: Requests, deployment: Deployment) -> None:
@@ -30,20 +35,25 @@ def check_fit(requests: Requests, deployment: Deployment) -> None:
     Every pool has to hold every request, because a router may choose any instance of a role.
 
     Raises:
-        Problem: how many there are, the longest, and how much an instance holds.
+        Problem: how many there are, the longest, and how much an instance holds or computes.
     """
     for pool in deployment.pools:
         bad = never_fits(requests, pool)
-        if bad.any():
-            holds = pool.holds_tokens
-            what = "prompt" if pool.role == "prefill" else "prompt and output"
-            tokens = requests.prompt_tokens[bad]
-            if pool.role != "prefill":
-                tokens = tokens + requests.output_tokens[bad]
-            raise Problem(
-                ("workload", "on_too_long"),
-                f"{int(bad.sum())} of {len(requests)} requests can never be served: the longest "
-                f"has {int(tokens.max())} tokens ({what}), and the KV cache of an instance of pool "
-                f"'{pool.name}' holds {holds}; allowed: shorter requests, a larger tp or "
-                "memory_fraction, or `on_too_long: reject` to reject these.",
-            )
+        if not bad.any():
+            continue
+        what = "prompt" if pool.role == "prefill" else "prompt and output"
+        limit = f"the KV cache of an instance of pool '{pool.name}' holds {pool.holds_tokens}"
+        remedy = "a larger tp or memory_fraction"
+        tokens = requests.prompt_tokens
+        if pool.longest_prompt < pool.holds_tokens and _too_long_a_step(requests, pool).any():
+            bad, what = _too_long_a_step(requests, pool), "prompt"
+            limit = f"pool '{pool.name}' computes whole prompts of at most {pool.longest_prompt}"
+            remedy = "`chunked: true` or a larger max_num_batched_tokens"
+        elif pool.role != "prefill":
+            tokens = tokens + requests.output_tokens
+        raise Problem(
+            ("workload", "on_too_long"),
+            f"{int(bad.sum())} of {len(requests)} requests can never be served: the longest has "
+            f"{int(tokens[bad].max())} tokens ({what}), and {limit}; allowed: shorter requests, "
+            f"{remedy}, or `on_too_long: reject` to reject these.",
+        )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from simulator.errors import suggest
 from simulator.scenario.arrival_schema import OnOff, Profile
 from simulator.scenario.class_schema import RequestClass
-from simulator.scenario.deployment import Role
+from simulator.scenario.deployment import Role, Scheduler
 from simulator.scenario.engine import with_engine
 from simulator.scenario.problem import Problem, at
 from simulator.scenario.schema import Pool, ScenarioConfig
@@ -39,6 +39,9 @@ def resolve(config: ScenarioConfig) -> ScenarioConfig:
     """
     roles = {name: _role(name, pool) for name, pool in config.pools.items()}
     mode = _check_roles(roles)
+    for name, pool in config.pools.items():
+        if roles[name] == "prefill":
+            _refuse(("pools", name, "scheduler"), pool.scheduler, "a prefill pool")
     config = with_engine(config)
     pools = {name: _pool(name, pool, roles[name]) for name, pool in config.pools.items()}
     update: dict[str, Any] = {"pools": pools, "workload": _workload(config.workload)}
@@ -102,7 +105,37 @@ def _pool(name: str, pool: Pool, role: Role) -> Pool:
         _refuse(("pools", name, "nics_per_gpu"), pool.nics_per_gpu, "a colocated pool")
     else:
         update["nics_per_gpu"] = pool.nics_per_gpu or 1
+    update |= _order_of_service(name, pool, role)
     return pool.model_copy(update=update)
+
+
+_ORDER_KEYS: dict[str, tuple[Scheduler, object]] = {
+    "mixed": ("sglang", False),
+    "schedule_conservativeness": ("sglang", 1.0),
+    "chunked": ("trtllm", False),
+    "reserve_output": ("trtllm", True),
+}
+"""Keys of one scheduler, and their defaults."""
+
+
+def _order_of_service(name: str, pool: Pool, role: Role) -> dict[str, Any]:
+    """The scheduler and its keys; those of another have no effect."""
+    scheduler = None if role == "prefill" else pool.scheduler or "vllm_v1"
+    update: dict[str, Any] = {"scheduler": scheduler}
+    for key, (owner, default) in _ORDER_KEYS.items():
+        value = getattr(pool, key)
+        if scheduler != owner:
+            where = "a prefill pool" if scheduler is None else f"a pool with scheduler {scheduler}"
+            _refuse(("pools", name, key), value, where)
+        elif value is None:
+            update[key] = default
+    return update
+
+
+def order_of_service(pool: Pool) -> dict[str, Any]:
+    """The scheduler of a resolved pool and its keys, as a scenario file holds them."""
+    values = {key: getattr(pool, key) for key in ("scheduler", *_ORDER_KEYS)}
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _refuse(path: tuple[str, ...], value: object, source: str) -> None:

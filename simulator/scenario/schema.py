@@ -14,7 +14,14 @@ from pydantic import BeforeValidator, Field
 from simulator.engine_profiles import MemoryBase
 from simulator.model import Format, Parallel
 from simulator.perf.precision import Activations, Compute, KvFormat
-from simulator.scenario.deployment import FirstToken, Reserve, Role, RouterName, TransferMode
+from simulator.scenario.deployment import (
+    FirstToken,
+    Reserve,
+    Role,
+    RouterName,
+    Scheduler,
+    TransferMode,
+)
 from simulator.scenario.target_schema import Targets
 from simulator.scenario.values import (
     Fraction,
@@ -115,6 +122,40 @@ class Pool(Section):
     block_tokens: Annotated[
         int, Field(ge=1, le=4096, description="tokens of one KV block [tokens]")
     ] = 16
+    scheduler: Annotated[
+        Scheduler | None,
+        Field(
+            description="order of service (docs/schedulers.md), not of prefill pools; default: "
+            "the engine's, else vllm_v1"
+        ),
+    ] = None
+    mixed: Annotated[
+        bool | None,
+        Field(
+            description="sglang only: sequences decode in the steps that prefill, instead of "
+            "pausing; default: false"
+        ),
+    ] = None
+    schedule_conservativeness: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=10,
+            description="sglang only: factor on the share of the running requests' remaining "
+            "output that admission expects; default: 1",
+        ),
+    ] = None
+    chunked: Annotated[
+        bool | None,
+        Field(description="trtllm only: prompts may be cut into chunks; default: false"),
+    ] = None
+    reserve_output: Annotated[
+        bool | None,
+        Field(
+            description="trtllm only: room for prompt and output from admission on "
+            "(GUARANTEED_NO_EVICT), not block by block (MAX_UTILIZATION); default: true"
+        ),
+    ] = None
     nics_per_gpu: Annotated[
         int | None,
         Field(ge=1, le=64, description="disaggregated only: NICs of one GPU; default: 1"),

@@ -1,6 +1,32 @@
-"""How sure a simulation is: its step times drawn from what is known about them."""
+"""How sure a simulation is of itself: bands from draws of what the step times rest on."""
 
-from simulator.uncertainty.bands import Band, Bands, simulate_bands
-from simulator.uncertainty.draws import EngineSpread, Unsure, drawn
+from simulator.uncertainty.bands import (
+    DRAWS,
+    LEVEL,
+    MOST_DRAWS,
+    Band,
+    Bands,
+    check_draws,
+    uncertainty,
+)
+from simulator.uncertainty.draws import Draw, draw_factors
+from simulator.uncertainty.factors import Factor, factors_of
+from simulator.uncertainty.redraw import redrawn
+from simulator.uncertainty.spread import EngineSpread, spread_of
 
-__all__ = ["Band", "Bands", "EngineSpread", "Unsure", "drawn", "simulate_bands"]
+__all__ = [
+    "DRAWS",
+    "LEVEL",
+    "MOST_DRAWS",
+    "Band",
+    "Bands",
+    "Draw",
+    "EngineSpread",
+    "Factor",
+    "check_draws",
+    "draw_factors",
+    "factors_of",
+    "redrawn",
+    "spread_of",
+    "uncertainty",
+]
