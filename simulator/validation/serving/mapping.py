@@ -183,4 +183,8 @@ def _pool(
     else:
         budget = engine.whole("max_num_batched_tokens")
         pool["max_num_batched_tokens"] = max(budget, pool["max_num_seqs"])
+        if engine.scheduler == "trtllm":
+            # prompts are computed whole: one must fit beside a full batch, or it would starve
+            least = run.isl + pool["max_num_seqs"]
+            pool["max_num_batched_tokens"] = max(budget, least)
     return pool
