@@ -11,7 +11,7 @@ from calibration.fitted import Fitted
 from hwprofiles.param import Param, Source
 
 
-class _Sources:
+class Sources:
     """Sources by key; the same source has one key."""
 
     def __init__(self) -> None:
@@ -27,6 +27,14 @@ class _Sources:
             name, number = f"{wanted}_{number}", number + 1
         self.known[name] = source
         return name
+
+    def lines(self) -> list[str]:
+        """The ``sources`` section."""
+        found = ["sources:"]
+        for key, source in self.known.items():
+            found += [f"  {key}:", f"    kind: {source.kind}", "    text: >-"]
+            found += [f"      {line}" for line in wrap(source.text, 88, break_long_words=False)]
+        return found
 
 
 def profile_text(
@@ -46,8 +54,8 @@ def profile_text(
         family: name of the kernel family.
         operators: its fitted operators.
     """
-    sources = _Sources()
-    gpu = [f"  {key}: {_param(param, sources, key)}" for key, param in sheet.items()]
+    sources = Sources()
+    gpu = [f"  {key}: {param_text(param, sources, key)}" for key, param in sheet.items()]
     kernels = [f"  {family}:"]
     for fitted in _grouped(operators):
         depth = 2
@@ -59,20 +67,17 @@ def profile_text(
             depth += 1
         kernels.append("  " * depth + f"{last}:")
         for key, param in fitted.params.items():
-            text = _param(param, sources, "_".join(fitted.path))
+            text = param_text(param, sources, "_".join(fitted.path))
             kernels.append("  " * (depth + 1) + f"{key}: {text}")
         if fitted.ranges:
             pairs = [f"{size}: [{low:.6g}, {high:.6g}]" for size, low, high in fitted.ranges]
             kernels.append("  " * (depth + 1) + f"ranges: {{{', '.join(pairs)}}}")
     head = [
         "schema: 1",
-        f"name: {_quoted(name)}",
-        f"description: {_quoted(description)}",
-        "sources:",
+        f"name: {quoted(name)}",
+        f"description: {quoted(description)}",
+        *sources.lines(),
     ]
-    for key, source in sources.known.items():
-        head += [f"  {key}:", f"    kind: {source.kind}", "    text: >-"]
-        head += [f"      {line}" for line in wrap(source.text, 88, break_long_words=False)]
     return "\n".join([*head, "gpu:", *gpu, "kernels:", *kernels]) + "\n"
 
 
@@ -91,8 +96,9 @@ def _section(lines: list[str], depth: int) -> list[str]:
     return lines
 
 
-def _param(param: Param, sources: _Sources, wanted: str) -> str:
-    parts = [f"value: {_number(param.value)}", f"unit: {_quoted(param.unit)}"]
+def param_text(param: Param, sources: Sources, wanted: str) -> str:
+    """A parameter; its source has the key ``wanted`` unless it is known already."""
+    parts = [f"value: {_number(param.value)}", f"unit: {quoted(param.unit)}"]
     parts.append(f"source: {sources.key(param.source, wanted)}")
     if param.stderr is not None:
         parts.append(f"stderr: {_number(param.stderr)}")
@@ -106,6 +112,6 @@ def _number(value: float) -> str:
     return f"{value:.5e}"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A scalar that YAML reads back as this text."""
     return yaml.safe_dump(text, width=10**6, allow_unicode=True).removesuffix("\n...\n").strip()

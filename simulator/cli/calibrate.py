@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simulator.cli.options import Quiet
+from simulator.cli.overhead import overhead
 from simulator.cli.progress import LateProgress
 
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ calibrate = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Measure this machine's operators with torch, and fit a hardware profile to them.",
+    help="Measure this machine's operators with torch and fit a hardware profile to them, or refit an "
+    "engine's overheads to benchmark results.",
 )
+calibrate.command()(overhead)
 
 
 @calibrate.command()
