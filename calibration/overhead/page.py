@@ -65,7 +65,7 @@ def _constants(constants: Sequence[Constant], engine: str) -> Block:
             c.name,
             _value(c.name, c.prior),
             "–" if c.verdict == "prior" else _value(c.name, c.value),
-            f"{_value(c.name, c.low)} to {_value(c.name, c.high)}",
+            _interval(c),
             f"{100 * c.learned:.0f} %",
             _FROM[c.verdict],
         )
@@ -199,6 +199,14 @@ def _value(name: str, value: float) -> str:
     if name.startswith("sustained"):
         return f"{value:.2f}"
     return f"{1e6 * value:.3g} µs" if value < 1e-3 else f"{1e3 * value:.3g} ms"
+
+
+def _interval(constant: Constant) -> str:
+    """Both ends in one unit."""
+    if constant.name.startswith("sustained"):
+        return f"{constant.low:.2f} to {constant.high:.2f}"
+    unit, scale = ("µs", 1e6) if constant.high < 1e-3 else ("ms", 1e3)
+    return f"{scale * constant.low:.2g} to {scale * constant.high:.2g} {unit}"
 
 
 def _percent(share: float, sign: str = "+") -> str:

@@ -36,33 +36,25 @@ from calibration.overhead.replay import Replay, Times, predict_all
 from calibration.overhead.results import STATS
 from simulator.engine_profiles import EngineProfile
 from simulator.errors import InputError, suggest
+from simulator.validation.serving import overheads
 
 FloatArray = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
 
-WIDTH: Mapping[str, float] = {
-    "c0_s": 0.7,
-    "c1_s": 0.7,
-    "host_s": 1.5,
-    "front_s": 1.0,
-    "sustained_bf16": 0.2,
-    "sustained_fp8": 0.25,
-    "sustained_experts": 0.5,
-}
+WIDTH: Mapping[str, float] = {**overheads.PRIOR_LOG, "host_s": 1.5}
 """How far the profile may be off before any file is seen: standard deviation of the logarithm.
 
-A factor of two for overheads, which differ by that much between the bundled engines; the share of
-GEMM efficiency kept in long steps is 0.62 to 0.75 of fp8 over three engines, 0.22 to 0.35 for experts.
+Those of the fit of the bundled engines; a host loop, which their profiles have none of, may be anything.
 """
 
-SCALE: Mapping[str, float] = {"ttft": 0.10, "tpot": 0.05}
+SCALE: Mapping[str, float] = {name: overheads.SCALE[name] for name in ("ttft", "tpot")}
 """Relative error of a good prediction, and the metrics that are fitted."""
 
 WAVES = 3.0
 """How much less the TTFT of a run that moves in waves counts."""
 
-LEAST: Mapping[str, float] = {"c0_s": 1e-5, "c1_s": 1e-6, "host_s": 1e-3, "front_s": 1e-3}
-"""Where the prior of a constant lies that is 0 in the profile [s]."""
+LEAST: Mapping[str, float] = {"c0_s": 1e-4, "c1_s": 5e-6, "host_s": 1e-3, "front_s": 5e-3}
+"""Where the prior of a constant lies that is smaller, or 0, in the profile [s]."""
 
 STEP = 0.5
 """Change of a logarithm for a derivative, in widths of the prior.

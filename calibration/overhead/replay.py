@@ -75,12 +75,13 @@ class Replay:
             InputError: the scenario cannot be built.
         """
         raw = dict(self.setup.raw)
-        engine: dict[str, Any] = {"name": raw["engine"], **_engine(values)}
-        if isinstance(raw["engine"], Mapping):
-            engine = {**raw["engine"], **_engine(values)}
-        raw["engine"] = engine
+        given = raw["engine"]
+        named = given if isinstance(given, Mapping) else {"name": given}
+        added = self.setup.added
+        raw["engine"] = {**named, **_engine(values, added["c0_s"])}
         if "front_s" in values:
-            raw["routing"] = {**raw.get("routing", {}), "latency_s": values["front_s"]}
+            latency_s = values["front_s"] + added["front_s"]
+            raw["routing"] = {**raw.get("routing", {}), "latency_s": latency_s}
         longest = self.requests.prompt_tokens.max(), self.requests.output_tokens.max()
         raw["workload"] = any_workload(*map(int, longest))
         raw["pools"] = {name: self._pool(pool) for name, pool in raw["pools"].items()}
@@ -264,10 +265,13 @@ def _same_mean(result: Result, prompt: NDArray[np.int64], output: NDArray[np.int
         )
 
 
-def _engine(values: Values) -> dict[str, float]:
+def _engine(values: Values, added_s: float) -> dict[str, float]:
     """Keys of a scenario's engine for constants of a profile."""
     names = {"sustained_bf16": "sustained", "sustained_fp8": "sustained"}
-    return {names.get(key, key): value for key, value in values.items() if key != "front_s"}
+    found = {names.get(key, key): value for key, value in values.items() if key != "front_s"}
+    if "c0_s" in found:
+        found["c0_s"] += added_s
+    return found
 
 
 def _add(found: Times, metric: str, values: NDArray[np.float64]) -> None:

@@ -62,6 +62,8 @@ class Setup:
         text: the deployment in words.
         compute: type the dense matrices are multiplied in.
         experts: whether the model has routed experts.
+        added: what the profile adds to its ``c0_s`` for this model, and to its ``front_s`` for these
+            GPUs [s].
     """
 
     raw: Mapping[str, Any]
@@ -70,6 +72,7 @@ class Setup:
     text: str
     compute: str
     experts: bool
+    added: Mapping[str, float]
 
     @property
     def sustained(self) -> str:
@@ -106,13 +109,19 @@ def set_up(options: Options, results: Sequence[Result]) -> Setup:
     if model.is_moe and precision.formats.experts != precision.weights:
         formats += f", {precision.formats.experts} experts"
     pools = ", ".join(f"{p.instances} × {p.gpu} {p.parallel.label}" for p in config.pools.values())
+    engine = load_engine(config.engine.name)
+    assert config.engine.c0_s is not None  # the profile brings it
     return Setup(
         raw=raw,
         source=scenario.source,
-        engine=load_engine(config.engine.name),
+        engine=engine,
         text=f"{model.name}, {formats}, {precision.kv} KV, {pools}",
         compute=precision.wanted(stored),
         experts=model.is_moe,
+        added={
+            "c0_s": config.engine.c0_s - engine["c0_s"],
+            "front_s": config.routing.latency_s - engine["front_s"],
+        },
     )
 
 
