@@ -23,7 +23,10 @@ class Client:
         one_prompt_a_step: the server's token budget held one prompt.
         spare_slots: sequences the server could run beyond the concurrency; None: its default.
         front_s: front-end latency, where it is not the engine's [s].
-        note: the inference in words; empty when known.
+        stream_interval: the server shows so many tokens at once: a client sees the first of them
+            when it sees this many.
+        memory_fraction: the server's, where it is not the engine's default.
+        note: what is inferred or set by the benchmark's script, in words.
     """
 
     ratio: float
@@ -32,12 +35,39 @@ class Client:
     one_prompt_a_step: bool = False
     spare_slots: int | None = None
     front_s: float | None = None
+    stream_interval: int = 1
+    memory_fraction: float | None = None
     note: str = ""
 
 
 INFERENCE_MAX = Client(ratio=0.8, known=True)
 """The public InferenceMAX benchmark: ``--random-range-ratio 0.8``, ``num_prompts`` ten times the
 concurrency, ``--request-rate inf``, ``--ignore-eos``."""
+
+INFERENCE_MAX_DSR1_TRT = Client(
+    ratio=0.8,
+    known=True,
+    one_prompt_a_step=True,
+    stream_interval=10,
+    memory_fraction=0.75,
+    note="the benchmark's script: stream_interval 10, max_num_tokens of one prompt, 0.75 of free "
+    "memory for KV",
+)
+"""Settings of InferenceMAX's public ``benchmarks/dsr1_fp8_h200_trt_slurm.sh`` (2025)."""
+
+INFERENCE_MAX_70B_TRT_1K = Client(
+    ratio=0.8,
+    known=True,
+    stream_interval=20,
+    note="inferred: stream_interval 20, TTFT exceeds that of 1024/8192 by 19 steps at every load",
+)
+
+SPREAD = Client(
+    ratio=0.8,
+    front_s=0.35,
+    note="client inferred: lengths 0.8 to 1 of those asked for, ten prompts per slot, 350 ms of "
+    "front end",
+)
 
 FIXED = Client(ratio=1.0, note="client inferred: fixed lengths, ten prompts per slot")
 
@@ -66,17 +96,28 @@ TIGHT = Client(
 
 
 def client_of(run: MeasuredRun) -> Client:
-    """The client of a run.
+    """The client of a run, and the settings its script gave the server.
 
     Documented for the dumps that name it. For the others it is inferred on the fitted part of the
     development rows (see ``split``), per engine generation: TensorRT-LLM 1.0 release candidates
     were run with a budget of one prompt a step, Llama-3.1-8B among them with a slot too few; all
-    with fixed lengths.
+    but the Llama-3.1-8B runs of SGLang with fixed lengths.
     """
     if run.documented:
-        return INFERENCE_MAX
+        return _inference_max(run)
     if run.engine == "trtllm" and run.version.startswith("1.0"):
         if run.workers.ep > 1:
             return ONE_PROMPT_MOE
         return TIGHT if "8B" in run.model else ONE_PROMPT
+    if run.engine == "sglang" and "8B" in run.model:
+        return SPREAD
     return FIXED
+
+
+def _inference_max(run: MeasuredRun) -> Client:
+    if run.engine == "trtllm" and run.prefill is None:
+        if "DeepSeek" in run.model:
+            return INFERENCE_MAX_DSR1_TRT
+        if "Llama-3.1-70B" in run.model and (run.isl, run.osl) == (1024, 1024):
+            return INFERENCE_MAX_70B_TRT_1K
+    return INFERENCE_MAX

@@ -179,7 +179,7 @@ def _pool(
         # no more than the client can fill: the same run, and a smaller table
         pool["max_num_seqs"] = min(engine.whole("max_num_seqs"), run.concurrency)
     if client.one_prompt_a_step:
-        pool["max_num_batched_tokens"] = run.isl + pool["max_num_seqs"]
+        pool["max_num_batched_tokens"] = run.isl + pool["max_num_seqs"] + 64
     else:
         budget = engine.whole("max_num_batched_tokens")
         pool["max_num_batched_tokens"] = max(budget, pool["max_num_seqs"])
@@ -187,4 +187,6 @@ def _pool(
             # prompts are computed whole: one must fit beside a full batch, or it would starve
             least = run.isl + pool["max_num_seqs"]
             pool["max_num_batched_tokens"] = max(budget, least)
+    if client.memory_fraction is not None:
+        pool["memory_fraction"] = client.memory_fraction
     return pool

@@ -73,7 +73,7 @@ def predict(run: MeasuredRun, engines: Engines | None = None, *, seed: int = 1) 
     except (Unpredictable, InputError) as error:
         return Prediction(run.row, reason=str(error))
     notes = (*run.notes, *((client.note,) if client.note else ()), *_notes(deployment))
-    return _read(run, done, notes)
+    return _read(run, done, notes, client.stream_interval)
 
 
 def predict_all(
@@ -130,7 +130,8 @@ def _notes(deployment: Deployment) -> tuple[str, ...]:
     return tuple(dict.fromkeys(note for pool in deployment.pools for note in pool.step.notes))
 
 
-def _read(run: MeasuredRun, done: Run, notes: tuple[str, ...]) -> Prediction:
+def _read(run: MeasuredRun, done: Run, notes: tuple[str, ...], stream_interval: int) -> Prediction:
+    """What the client reports; with ``stream_interval`` n it sees token 1 together with token n."""
     table: Any = done.requests
     first = table["first_token_s"].to_numpy()
     last = table["last_token_s"].to_numpy()
@@ -143,6 +144,9 @@ def _read(run: MeasuredRun, done: Run, notes: tuple[str, ...]) -> Prediction:
     several = ended & (output > 1)
     gaps = (last - first)[several] / (output[several] - 1)
     tpot_ms = 1e3 * float(gaps.mean()) if several.any() else math.nan
+    late = min(stream_interval, run.osl) - 1
+    if late:
+        ttft_ms, tpot_ms = ttft_ms + late * tpot_ms, tpot_ms * (1.0 - late / (run.osl - 1))
     span = float(np.nanmax(last)) - float(arrival.min())
     return Prediction(
         row=run.row,
