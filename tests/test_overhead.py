@@ -282,6 +282,10 @@ def test_command(files: list[Path], tmp_path: Path) -> None:
     assert answer.exit_code == 0, answer.output
     found = json.loads(answer.stdout)
     assert found["engine"] == "my_engine"
+    documented = (Path(__file__).parent.parent / "docs" / "json.md").read_text()
+    documented = documented[documented.index("calibrate overhead --json") :]
+    keys = {*found, *found["constants"]["c0_s"], *found["errors"], *found["runs"][0]}
+    assert [key for key in sorted(keys) if f"{key}`" not in documented and key != "schema"] == []
     assert found["errors"]["left_out"] == {"ttft_s": None, "tpot_s": None}
     assert found["constants"]["c0_s"]["decided_by"] == "data"
     assert [run["replayed"] for run in found["runs"]] == ["1 in flight", "6 in flight"]
