@@ -124,6 +124,8 @@ def _family(family: KernelFamily, terms: Terms, all_reduce: AllReduceParams | No
         if field.name in _COMPUTE_OPERATORS and isinstance(value, tuple):
             value = _with_units(value, terms.sheet)
         found[field.name] = _mapped(value, field.name, change)
+    if all_reduce == borrow_all_reduce(terms):  # the lender's: then of each family its own
+        all_reduce = borrow_all_reduce(terms, family.name)
     return replace(family, **found, all_reduce=all_reduce)
 
 

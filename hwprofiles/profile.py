@@ -29,6 +29,7 @@ class GemmParams:
     k_ramp: Param | None = None
     wave_exponent: Param | None = None
     wave_limit: Param | None = None
+    row_tile: Param | None = None
     error: Param | None = None
     ranges: Ranges = ()
 

@@ -43,6 +43,7 @@ GEMM = (
     Field("k_ramp", "1", 0, 1e5, "inner size that fills and drains a tile's pipeline", False),
     Field("wave_exponent", "1", 0, 1, "share of the last wave's idle SMs lost", False),
     Field("wave_limit", "1", 1, 1e3, "most that idle SMs cost, since k is split", False),
+    Field("row_tile", "1", 0, 4096, "rows are padded to whole tiles of so many", False),
     _ERROR,
 )
 DECODE_ATTENTION = (

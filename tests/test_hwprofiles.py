@@ -45,7 +45,9 @@ def _parsed(name: str, folder: str) -> dict[str, Any]:
 
 def saved(tmp_path: Path, data: object) -> Path:
     file = tmp_path / "mine.yaml"
-    file.write_text(yaml.dump(data, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)))
+    file.write_text(
+        yaml.dump(data, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
+    )
     return file
 
 

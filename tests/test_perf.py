@@ -31,8 +31,8 @@ from tests.perf_kit import (
 
 # Llama-3.1-70B, bf16, TP 4, milliseconds, no framework overhead: decode (batch 1, context 1,024),
 # decode (128, 4,096), prefill 2,048, prefill 8,192. "roofline": an independent prototype of the same
-# forms and parameters. "measured": operator times interpolated in the aiconfigurator-core 0.12.0
-# tables (Apache-2.0) and summed.
+# forms, with parameters of its own from more rows (A100 without waves). "measured": operator times
+# interpolated in the aiconfigurator-core 0.12.0 tables (Apache-2.0) and summed.
 GOLDEN = {
     "h100_sxm": {"roofline": (15.7, 33.8, 131.0, 533.0), "measured": (15.1, 33.4, 130.0, 588.0)},
     "a100_sxm_80gb": {
@@ -53,12 +53,12 @@ def golden_steps(gpu: str) -> list[float]:
 
 @pytest.mark.parametrize("gpu", sorted(GOLDEN))
 def test_golden_steps_of_an_independent_prototype(gpu: str) -> None:
-    assert golden_steps(gpu) == pytest.approx(GOLDEN[gpu]["roofline"], rel=0.005)
+    assert golden_steps(gpu) == pytest.approx(GOLDEN[gpu]["roofline"], rel=0.04)
 
 
 @pytest.mark.parametrize("gpu", sorted(GOLDEN))
 def test_golden_steps_of_summed_measured_operators(gpu: str) -> None:
-    assert golden_steps(gpu) == pytest.approx(GOLDEN[gpu]["measured"], rel=0.10)
+    assert golden_steps(gpu) == pytest.approx(GOLDEN[gpu]["measured"], rel=0.08)
 
 
 # ------------------------------------------------------------------------------- table and step

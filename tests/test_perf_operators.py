@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwprofiles import load_gpu
+from hwprofiles import Param, load_gpu
 from simulator.errors import ModelError, ProfileError
 from simulator.model import load_model
 from simulator.perf.step import OperatorTime, Parallel, Precision, StepModel
@@ -28,21 +28,39 @@ from tests.perf_kit import (
     twelve,
 )
 
+
+def gemm_values(gpu: str, dtype: str) -> dict[str, float]:
+    params = dict(load_gpu(gpu).family().gemm)[dtype]
+    found = {f.name: getattr(params, f.name) for f in dataclasses.fields(params)}
+    return {name: p.value for name, p in found.items() if isinstance(p, Param)}
+
+
+def bus_values(gpus: int) -> tuple[float, float]:
+    entries = load_gpu("l40s").family().all_reduce
+    assert isinstance(entries, tuple)
+    entry = next(e for e in entries if e.gpus == gpus)
+    return entry.alpha_s.value, entry.bus_bytes_per_s.value
+
+
 # ------------------------------------------------------------------------------- what decides
 
 
 def test_decode_reads_each_kv_byte_once() -> None:
-    # One more token: 131,072 bytes of KV of Llama-3.1-8B at 0.911 of 3.35 TB/s.
+    # One more token: 131,072 bytes of KV of Llama-3.1-8B at the share of 3.35 TB/s in the profile.
     model = step("llama-3.1-8b", "h100")
+    share = dict(load_gpu("h100").family().decode_attention)["bf16"].memory_eff.value
     slope = float(model.decode_s(4, 2_000_000) - model.decode_s(4, 1_000_000)) / 1e6
-    assert slope == pytest.approx(131_072 / (0.911 * 3.35e12), rel=1e-9)
+    assert slope == pytest.approx(131_072 / (share * 3.35e12), rel=1e-9)
 
 
 def test_the_lm_head_runs_on_sampled_rows_only() -> None:
     model = step("llama-3.1-8b", "h100")
     head = prefill_s(model, [(0, 2048)], 1) - prefill_s(model, [(0, 2048)], 0)
     table_bytes = 128_256 * 4096 * 2
-    assert head == pytest.approx(3.53e-6 + table_bytes / (0.875 * 3.35e12), rel=0.01)
+    gemm = gemm_values("h100", "bf16")
+    assert head == pytest.approx(
+        gemm["t0_s"] + table_bytes / (gemm["memory_eff"] * 3.35e12), rel=0.01
+    )
 
 
 def test_two_all_reduces_a_layer_and_only_with_tensor_parallelism() -> None:
@@ -88,9 +106,11 @@ def test_an_fp8_gemm_by_hand() -> None:
     # inputs and weights of 1 byte, outputs of 2, and the input quantised on the way.
     m, n, k = 1000, 4096, 14336
     model = step("llama-3.1-8b", "l40s", 1, FP8)
-    compute = 2 * m * n * k / (733e12 * 0.55)
-    memory = (n * k + m * k + 2 * m * n) / (864e9 * 0.69)
-    one = (compute**1.9 + memory**1.9) ** (1 / 1.9) + 5 * m * k / (864e9 * 1.8)
+    v = gemm_values("l40s", "fp8")
+    compute = 2 * m * n * k / (733e12 * v["compute_eff"])
+    memory = (n * k + m * k + 2 * m * n) / (864e9 * v["memory_eff"])
+    roofline = (compute ** v["p"] + memory ** v["p"]) ** (1 / v["p"])
+    one = v["t0_s"] + roofline + 5 * m * k / (864e9 * v["quant_eff"])
     part = operator(model.prefill_operators(1, m), "down_proj")
     assert part.time_s == pytest.approx(32 * one, rel=1e-12)
     assert part.bytes == 32 * (n * k + m * k + 2 * m * n)
@@ -101,8 +121,11 @@ def test_weight_only_reads_one_byte_a_weight_and_two_an_input() -> None:
     asked = Precision(weights="fp8", compute="bf16")
     part = operator(step("llama-3.1-8b", "l40s", 1, asked).prefill_operators(1, m), "down_proj")
     assert part.bytes == 32 * (n * k + 2 * m * k + 2 * m * n)
-    compute, memory = 2 * m * n * k / (362e12 * 0.633), part.bytes / 32 / (864e9 * 0.766)
-    assert part.time_s == pytest.approx(32 * (compute**2.4 + memory**2.4) ** (1 / 2.4), rel=1e-12)
+    v = gemm_values("l40s", "bf16")
+    compute = 2 * m * n * k / (362e12 * v["compute_eff"])
+    memory = part.bytes / 32 / (864e9 * v["memory_eff"])
+    roofline = (compute ** v["p"] + memory ** v["p"]) ** (1 / v["p"])
+    assert part.time_s == pytest.approx(32 * (v["t0_s"] + roofline), rel=1e-12)
 
 
 def test_the_lm_head_of_an_fp8_model_stays_bf16() -> None:
@@ -139,7 +162,8 @@ def test_hopper_prefills_narrow_heads_less_efficiently() -> None:
 def test_kv_without_its_own_kernels_borrows_bf16_ones_and_says_so() -> None:
     model = step("llama-3.1-8b", "a100", 1, Precision(kv="fp8"))
     slope = float(model.decode_s(1, 2_000_000) - model.decode_s(1, 1_000_000)) / 1e6
-    assert slope == pytest.approx(131_072 / 2 / (0.726 * 2.039e12), rel=1e-9)
+    share = dict(load_gpu("a100").family().decode_attention)["bf16"].memory_eff.value
+    assert slope == pytest.approx(131_072 / 2 / (share * 2.039e12), rel=1e-9)
     assert any("fp8 KV" in note for note in model.notes)
 
 
@@ -187,15 +211,17 @@ def test_a_gpu_without_all_reduce_runs_alone_only() -> None:
 
 
 def test_a_bus_uses_the_next_larger_measured_number_of_gpus() -> None:
-    # TP 3 takes the parameters at 4 GPUs: 12.7 µs + 2·(2/3)·bytes/4 GB/s, twice a layer.
+    # TP 3 takes the parameters at 4 GPUs: alpha + 2·(2/3)·bytes/bus, twice a layer.
+    alpha, bus = bus_values(4)
     parts = StepModel(TWELVE, load_gpu("l40s"), Parallel(tp=3)).decode_operators(64, 128)
     reduce = operator(parts, "all_reduce")
     message = 64 * 1536 * 2
-    assert reduce.time_s == pytest.approx(4 * (12.7e-6 + 4 / 3 * message / 4e9), rel=1e-12)
+    assert reduce.time_s == pytest.approx(4 * (alpha + 4 / 3 * message / bus), rel=1e-12)
 
 
-@pytest.mark.parametrize(("tp", "alpha", "bus"), [(2, 5.3e-6, 19e9), (4, 12.7e-6, 4e9)])
-def test_a_bus_uses_the_parameters_of_its_number_of_gpus(tp: int, alpha: float, bus: float) -> None:
+@pytest.mark.parametrize("tp", [2, 4])
+def test_a_bus_uses_the_parameters_of_its_number_of_gpus(tp: int) -> None:
+    alpha, bus = bus_values(tp)
     reduce = operator(
         StepModel(TWELVE, load_gpu("l40s"), Parallel(tp=tp)).decode_operators(64, 128), "all_reduce"
     )

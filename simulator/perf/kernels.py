@@ -77,6 +77,7 @@ class GemmArgs(TypedDict):
     k_ramp: float
     wave_exponent: float
     wave_limit: float
+    row_tile: float
     sms: float
 
 
@@ -140,6 +141,7 @@ class Gemm:
             k_ramp=a["k_ramp"],
             wave_exponent=a["wave_exponent"],
             wave_limit=a["wave_limit"],
+            row_tile=a["row_tile"],
             sms=a["sms"],
         )
         return float(compute), float(memory)
@@ -275,5 +277,6 @@ def gemm_args(
         k_ramp=value_or(params.k_ramp, 0.0),
         wave_exponent=value_or(params.wave_exponent, 0.0),
         wave_limit=value_or(params.wave_limit, 1.0),
+        row_tile=value_or(params.row_tile, 0.0),
         sms=gpu.sms.value,
     )

@@ -23,8 +23,9 @@ SMALL_KV_BYTES = 2e6
 COLD = 1.5
 """A benchmark that replays one KV cache reads it from memory where it is so many L2 caches large [1]."""
 
-SHORTEST = 32.0
-"""Prompts below are bound by launches [tokens]."""
+SHORTEST = 128.0
+"""Contexts and prompts of fewer tokens run other kernels (one block of keys, no split, no combine),
+which an engine hardly sees: not fitted [tokens]."""
 
 
 def _kv_bytes(rows: pd.DataFrame) -> Array:
@@ -70,10 +71,10 @@ def _common(rows: pd.DataFrame) -> Mask:
 
 
 def cold_kv(rows: pd.DataFrame, sheet: Sheet) -> Mask:
-    """Rows in the region fits and scores are about: grouped queries, KV cold or tiny."""
+    """Rows in the region fits and scores are about: grouped queries, KV cold or tiny, not short."""
     size = decode_kv_bytes(rows)
     cold = (size < SMALL_KV_BYTES) | (size > COLD * sheet.l2_bytes)
-    return np.asarray(_common(rows) & cold)
+    return np.asarray(_common(rows) & cold & (column(rows, "kv_len") >= SHORTEST))
 
 
 def prefill_seconds(rows: pd.DataFrame, sheet: Sheet, values: Mapping[str, float]) -> Array:
@@ -112,7 +113,7 @@ def windowed_pairs(cached: Array, new: Array, window: Array) -> Array:
 
 
 def long_prompts(rows: pd.DataFrame, sheet: Sheet) -> Mask:
-    """Rows in the region fits and scores are about: grouped queries, prompts of 32 and more."""
+    """Rows in the region fits and scores are about: grouped queries, prompts of 128 and more."""
     del sheet
     return np.asarray(_common(rows) & (column(rows, "isl") >= SHORTEST))
 

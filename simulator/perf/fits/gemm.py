@@ -28,11 +28,11 @@ _BASE = (
     Bound("p", 3.0, 1.0, 8.0),
 )
 _QUANT = (Bound("quant_eff", 0.8, 0.05, 8.0),)
-_WAVES = (
-    Bound("k_ramp", 200.0, 0.0, 3000.0),
-    Bound("wave_exponent", 0.3, 0.0, 1.0),
-    Bound("wave_limit", 2.0, 1.0, 50.0),
-)
+_RAMP = (Bound("k_ramp", 200.0, 0.0, 3000.0),)
+_WAVES = (Bound("wave_exponent", 0.3, 0.0, 1.0),)
+_SPLIT = (Bound("wave_limit", 2.0, 1.0, 50.0),)
+NO_LIMIT = 1000.0
+"""``wave_limit`` of kernels that do not split k [1]."""
 
 
 def gemm_seconds(rows: pd.DataFrame, sheet: Sheet, values: Mapping[str, float]) -> Array:
@@ -54,6 +54,7 @@ def gemm_seconds(rows: pd.DataFrame, sheet: Sheet, values: Mapping[str, float]) 
         k_ramp=values.get("k_ramp", 0.0),
         wave_exponent=values.get("wave_exponent", 0.0),
         wave_limit=values.get("wave_limit", 1.0),
+        row_tile=values.get("row_tile", 0.0),
         sms=sheet.sms,
     )
 
@@ -74,7 +75,10 @@ def fit_gemm(
     sheet: Sheet,
     *,
     quantised: bool = False,
+    ramp: bool = False,
     waves: bool = False,
+    split_k: bool = False,
+    row_tile: float = 0.0,
     everything: bool = False,
 ) -> FitResult:
     """Fit ``forms.gemm_s`` to rows of one GPU, kernel family and type.
@@ -83,15 +87,22 @@ def fit_gemm(
         rows: ``dtype, m, n, k, latency_us``; held out by weight shape.
         sheet: the GPU, with the peak of the compute type.
         quantised: the rows include the quantisation of their inputs.
-        waves: fit what the last wave of tiles and short inner sizes cost, too.
+        ramp: fit what short inner sizes cost, too.
+        waves: fit what the last wave of tiles costs, too.
+        split_k: fit how far the kernel splits k to fill a wave; else it does not.
+        row_tile: rows of the kernel's largest tile; not fitted [1].
         everything: fit to all rows, not only those of wide, cold weights (small machines).
 
     Raises:
         LeakError: held-out groups are among the fitted ones.
         InputError: a column is missing, or too few rows are usable.
     """
-    bounds = _BASE + (_QUANT if quantised else ()) + (_WAVES if waves else ())
+    bounds = _BASE + (_QUANT if quantised else ())
+    bounds += (_RAMP if ramp else ()) + (_WAVES if waves else ()) + (_SPLIT if split_k else ())
+    fixed = {"row_tile": row_tile} if row_tile else {}
+    if waves and not split_k:
+        fixed["wave_limit"] = NO_LIMIT
     kernel = replace(GEMM, bounds=bounds)
     if everything:
         kernel = replace(kernel, usable=lambda r, _: np.ones(len(r), dtype=np.bool_))
-    return fit_kernel(kernel, rows, sheet)
+    return fit_kernel(kernel, rows, sheet, fixed=fixed)

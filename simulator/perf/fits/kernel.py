@@ -21,7 +21,7 @@ from simulator.perf.fits.split import Mask, Split, group_keys
 
 Array = npt.NDArray[np.float64]
 
-HELD_OUT = 0.2
+HELD_OUT = 0.25
 """Share of the groups held out where the caller does not say [1]."""
 
 
@@ -123,7 +123,7 @@ def fit_kernel(
     Args:
         kernel: the form.
         rows: measured rows in the columns of the operator tables, of one GPU, kernel family and
-            type; about a fifth of their groups is held out. Or a split of your own.
+            type; about a quarter of their groups is held out. Or a split of your own.
         sheet: the GPU.
         fixed: values of parameters not to be fitted.
 
@@ -173,4 +173,5 @@ def fit_kernel(
         ranges=tuple(
             (size, float(train[size].min()), float(train[size].max())) for size in kernel.sizes
         ),
+        fixed=tuple(known.items()),
     )

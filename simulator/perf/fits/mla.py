@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from simulator.perf import forms
-from simulator.perf.fits.attention import COLD, KV_BYTES, SHORTEST, SMALL_KV_BYTES
+from simulator.perf.fits.attention import COLD, KV_BYTES, SMALL_KV_BYTES
 from simulator.perf.fits.kernel import Array, Kernel, Sheet, column, fit_kernel
 from simulator.perf.fits.result import FitResult
 from simulator.perf.fits.solve import Bound
@@ -16,6 +16,9 @@ from simulator.perf.fits.split import Mask, Split
 
 RANK, ROPE, NOPE, VALUE = 512.0, 64.0, 128.0, 128.0
 """Widths of the measured latent attention: DeepSeek-V3's [1]."""
+
+SHORTEST = 32.0
+"""Prompts below are bound by launches [tokens]."""
 
 
 def _kv_bytes(rows: pd.DataFrame) -> Array:

@@ -80,6 +80,7 @@ class FitResult:
         fitted: error on the rows fitted.
         held_out: error on rows of groups never fitted.
         ranges: (size, smallest, largest) of the rows fitted.
+        fixed: parameters given and not fitted.
     """
 
     operator: str
@@ -89,6 +90,7 @@ class FitResult:
     fitted: Score
     held_out: Score
     ranges: tuple[tuple[str, float, float], ...]
+    fixed: tuple[tuple[str, float], ...] = ()
 
     @property
     def rows(self) -> int:
@@ -97,8 +99,8 @@ class FitResult:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """Value of each parameter."""
-        return {p.name: p.value for p in self.parameters}
+        """Value of each parameter, given ones included."""
+        return {p.name: p.value for p in self.parameters} | dict(self.fixed)
 
     def __getitem__(self, name: str) -> Fitted:
         """A parameter by name.

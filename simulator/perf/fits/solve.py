@@ -118,6 +118,7 @@ def _sandwich(
     if len(index) == 0:
         return covariance
     r = residuals(values)
+    # in units of each parameter's scale, or seconds beside bytes/s would be lost in rounding
     jacobian = np.column_stack([_derivative(residuals, values, scale, int(i)) for i in index])
     z = (r / SOFT) ** 2
     bread = jacobian.T @ (jacobian * ((1.0 + z) ** -1.5)[:, None])
@@ -128,11 +129,12 @@ def _sandwich(
     n, k, g = len(r), len(index), len(names)
     small = g / max(g - 1, 1) * (n - 1) / max(n - k, 1)
     inverse = np.linalg.pinv(bread)
-    covariance[np.ix_(index, index)] = small * inverse @ (summed.T @ summed) @ inverse
+    scaled = small * inverse @ (summed.T @ summed) @ inverse
+    covariance[np.ix_(index, index)] = scaled * np.outer(scale[index], scale[index])
     return covariance
 
 
 def _derivative(residuals: Callable[[Array], Array], values: Array, scale: Array, i: int) -> Array:
     step = np.zeros_like(values)
     step[i] = _STEP * scale[i]
-    return np.asarray((residuals(values + step) - residuals(values - step)) / (2.0 * step[i]))
+    return np.asarray((residuals(values + step) - residuals(values - step)) / (2.0 * _STEP))

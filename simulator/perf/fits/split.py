@@ -17,6 +17,9 @@ import pandas as pd
 
 from simulator.errors import InputError
 
+FEWEST = 5
+"""Of so many groups and more one at least is held out [1]."""
+
 Mask = npt.NDArray[np.bool_]
 
 
@@ -43,13 +46,13 @@ def group_keys(rows: pd.DataFrame, keys: Sequence[str]) -> list[str]:
 
 def in_share(names: Sequence[str], share: float, salt: str = "") -> Mask:
     """Which groups fall into a share of all, by a hash of their names: for ever the same ones."""
-    limit = share * 2**32
-    found = {
-        name: int.from_bytes(hashlib.blake2b(f"{salt}{name}".encode(), digest_size=4).digest())
-        < limit
-        for name in set(names)
-    }
+    found = {name: _hash(salt + name) < share * 2**32 for name in set(names)}
     return np.array([found[name] for name in names], dtype=np.bool_)
+
+
+def _hash(text: str) -> int:
+    """A number below 2**32, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")
 
 
 @dataclass(frozen=True)
@@ -91,5 +94,9 @@ class Split:
             share: of the groups, held out.
             salt: another salt holds out other groups.
         """
-        held = in_share(group_keys(rows, keys), share, salt)
+        names = group_keys(rows, keys)
+        held = in_share(names, share, salt)
+        if not held.any() and len(set(names)) >= FEWEST:
+            first = min(set(names), key=lambda name: _hash(salt + name))
+            held = np.array([name == first for name in names], dtype=np.bool_)
         return cls(rows[~held], rows[held], tuple(keys))

@@ -19,7 +19,7 @@ from simulator.perf.forms.attention import (
 )
 from simulator.perf.forms.collective import all_reduce_ring_s, all_reduce_s, all_to_all_s
 from simulator.perf.forms.elementwise import elementwise_s
-from simulator.perf.forms.gemm import gemm_s, gemm_terms, sustained_share
+from simulator.perf.forms.gemm import gemm_s, gemm_terms, padded_rows, sustained_share
 from simulator.perf.forms.mla import (
     mla_decode_coefficients,
     mla_decode_s,
@@ -46,6 +46,7 @@ __all__ = [
     "mla_prefill_s",
     "moe_gemm_s",
     "moe_terms",
+    "padded_rows",
     "prefill_attention_coefficients",
     "prefill_attention_s",
     "sustained_share",

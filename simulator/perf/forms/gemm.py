@@ -14,6 +14,9 @@ from simulator.perf.forms.arrays import Array, Size, as_float, p_norm
 TILE = 128.0 * 128.0
 """Outputs of a tile that one multiprocessor computes at a time [1]."""
 
+SMALLEST_TILE = 16.0
+"""Rows of the smallest tile tensor cores work on [1]."""
+
 SHORT_ROWS, LONG_ROWS = 256.0, 1024.0
 """GEMMs of at most ``SHORT_ROWS`` rows run at the clocks a short benchmark sees, those of
 ``LONG_ROWS`` and more at the clocks a served prefill sustains [rows]."""
@@ -35,6 +38,25 @@ def sustained_share(m: Size, sustained: float) -> Array:
     return np.asarray(1.0 - (1.0 - sustained) * way)
 
 
+def padded_rows(m: Size, tile: float) -> Array:
+    """Rows a kernel computes for ``m``: whole tiles, of half the rows each time m fits [1].
+
+    A kernel of tile 256 has one of 128, 64, … 16 rows for few tokens: 17 rows cost 32, 300 cost 512.
+
+    Args:
+        m: rows: tokens [1].
+        tile: rows of the largest tile, a power of two times 16 [1]; 0: no padding.
+    """
+    m = as_float(m)
+    if tile <= 0.0:
+        return m
+    found = np.ceil(m / tile) * tile
+    while tile > SMALLEST_TILE:
+        tile /= 2.0
+        found = np.where(m <= tile, np.ceil(m / tile) * tile, found)
+    return np.asarray(found)
+
+
 def gemm_terms(
     m: Size,
     n: Size,
@@ -51,6 +73,7 @@ def gemm_terms(
     k_ramp: float = 0.0,
     wave_exponent: float = 0.0,
     wave_limit: float = 1.0,
+    row_tile: float = 0.0,
     sms: float = 1.0,
 ) -> tuple[Array, Array]:
     """The two limits of a GEMM: time of its arithmetic alone, and of its memory traffic alone [s].
@@ -58,11 +81,12 @@ def gemm_terms(
     Arguments as in ``gemm_s``.
     """
     m, n, k = as_float(m), as_float(n), as_float(k)
-    compute = 2.0 * m * n * k / (peak_flops * compute_eff * sustained_share(m, sustained))
+    padded = padded_rows(m, row_tile)
+    compute = 2.0 * padded * n * k / (peak_flops * compute_eff * sustained_share(m, sustained))
     if k_ramp > 0.0:
         compute = compute * (1.0 + np.divide(k_ramp, k, out=np.zeros_like(k), where=k > 0.0))
     if wave_exponent > 0.0:
-        compute = compute * _last_wave(m * n / (TILE * sms), wave_exponent, wave_limit)
+        compute = compute * _last_wave(padded * n / (TILE * sms), wave_exponent, wave_limit)
     traffic = n * k * weight_bytes + m * k * input_bytes + m * n * output_bytes
     return compute, traffic / (bandwidth * memory_eff)
 
@@ -86,6 +110,7 @@ def gemm_s(
     k_ramp: float = 0.0,
     wave_exponent: float = 0.0,
     wave_limit: float = 1.0,
+    row_tile: float = 0.0,
     sms: float = 1.0,
 ) -> Array:
     """Time [s] of ``y[m,n] = x[m,k] · W[k,n]``: a roofline [1] whose corner is a p-norm.
@@ -114,6 +139,7 @@ def gemm_s(
         wave_exponent: how much of the idle multiprocessors of the last wave of tiles is lost [1];
             0 none, 1 all. With w waves arithmetic takes ``(ceil(w)/w)^wave_exponent`` times.
         wave_limit: but never more than so many times, since kernels split k to fill a wave [1].
+        row_tile: rows of the kernel's tile, see ``padded_rows`` [1]; 0: padding costs nothing.
         sms: streaming multiprocessors of the GPU [1].
     """
     compute, memory = gemm_terms(
@@ -131,6 +157,7 @@ def gemm_s(
         k_ramp=k_ramp,
         wave_exponent=wave_exponent,
         wave_limit=wave_limit,
+        row_tile=row_tile,
         sms=sms,
     )
     time = t0_s + p_norm(compute, memory, p)

@@ -1,0 +1,160 @@
+"""The measured rows that come with the project, and which of them each kernel family is fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.resources import as_file, files
+from typing import Any
+
+import pandas as pd
+
+from hwprofiles import GpuProfile
+from simulator.errors import InputError, suggest
+from simulator.perf.fits.attention import fit_decode_attention, fit_prefill_attention
+from simulator.perf.fits.collective import fit_all_reduce, fit_all_to_all, fit_bus_all_reduce
+from simulator.perf.fits.gemm import fit_gemm
+from simulator.perf.fits.kernel import Sheet
+from simulator.perf.fits.mla import fit_mla_decode, fit_mla_prefill
+from simulator.perf.fits.moe import fit_moe_gemm
+from simulator.perf.fits.result import FitResult
+
+TABLES = ("gemm", "attn_prefill", "attn_decode", "comm", "moe", "mla_decode", "mla_prefill")
+"""Bundled tables, by operator."""
+
+PROFILES = {
+    "h100_sxm": "h100_sxm",
+    "h200_sxm": "h200_sxm",
+    "a100_sxm": "a100_sxm_80gb",
+    "l40s": "l40s",
+}
+"""GPU profile of each name in the measured tables."""
+
+DTYPE = {"bf16": "bfloat16", "fp8": "fp8", "fp8_block": "fp8_block"}
+"""Type in the tables of each type in a profile."""
+
+Rows = pd.DataFrame
+Fit = Callable[[Rows, Sheet], FitResult]
+
+
+@cache
+def measurements(table: str) -> Rows:
+    """A bundled table, all GPUs; not to be changed.
+
+    Args:
+        table: one of ``TABLES``.
+
+    Raises:
+        InputError: unknown name.
+    """
+    if table not in TABLES:
+        raise InputError(f"measurements: table '{table}' is unknown; {suggest(table, TABLES)}")
+    with as_file(files("hwprofiles") / "measurements" / f"{table}.parquet") as path:
+        return pd.read_parquet(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One operator of one kernel family in one type, and what it is fitted to.
+
+    Attributes:
+        family: kernel family.
+        operator: section of the profile.
+        key: type (``bf16``, …) or, for a bus, ``n2``, …; empty where the section has no types.
+        rows: measured rows.
+        compute: type of the peak.
+        fit: the fit.
+    """
+
+    family: str
+    operator: str
+    key: str
+    rows: Rows
+    compute: str
+    fit: Fit
+
+    def run(self, gpu: GpuProfile) -> FitResult:
+        """Fit it."""
+        return self.fit(self.rows, Sheet.of(gpu, self.compute))
+
+
+def jobs(name: str, gpu: GpuProfile) -> Iterator[Job]:
+    """Every fit the bundled rows of a GPU allow.
+
+    Args:
+        name: the GPU in the measured tables.
+        gpu: its profile.
+    """
+    yield from _gemm(name, gpu)
+    yield from _attention(name, gpu)
+    yield from _collectives(name, gpu)
+    yield from _moe(name)
+    yield from _mla(name)
+
+
+def _of(table: str, name: str) -> Rows:
+    rows = measurements(table)
+    return rows[rows["gpu"] == name]
+
+
+def _parts(rows: Rows, dtype: str) -> Iterator[tuple[str, str, Rows]]:
+    """(family, profile type, rows) of a table."""
+    names = {table: profile for profile, table in DTYPE.items()}
+    for (family, kind), part in rows.groupby(["framework", dtype], observed=True):
+        yield str(family), names[str(kind)], part
+
+
+def _gemm(name: str, gpu: GpuProfile) -> Iterator[Job]:
+    for family, kind, rows in _parts(_of("gemm", name), "dtype"):
+        fit = partial(fit_gemm, **_gemm_form(gpu, kind))
+        yield Job(family, "gemm", kind, rows, kind, fit)
+
+
+def _gemm_form(gpu: GpuProfile, kind: str) -> dict[str, Any]:
+    """Which terms the kernels of a type show: chosen on fitted rows, kept where they pay."""
+    if not gpu.has_fp8:
+        return {"ramp": True, "waves": True, "split_k": True}
+    if kind == "bf16" or gpu.nvlink_bytes_per_s is None:
+        return {"quantised": kind != "bf16"}
+    return {"quantised": True, "waves": True, "row_tile": 256.0 if kind == "fp8" else 128.0}
+
+
+HEAD_DIM_EXPONENT = {"h100_sxm": 0.45, "h200_sxm": 0.45}
+"""How prefill attention of FlashAttention 3 gains with the head's width: 64 to 256, to about 10 %."""
+
+
+def _attention(name: str, gpu: GpuProfile) -> Iterator[Job]:
+    del gpu
+    fit = partial(fit_prefill_attention, head_dim_exponent=HEAD_DIM_EXPONENT.get(name, 0.0))
+    for family, kind, rows in _parts(_of("attn_decode", name), "kv_dtype"):
+        yield Job(family, "decode_attention", kind, rows, "bf16", fit_decode_attention)
+    for family, kind, rows in _parts(_of("attn_prefill", name), "kv_dtype"):
+        yield Job(family, "prefill_attention", kind, rows, "bf16", fit)
+
+
+def _collectives(name: str, gpu: GpuProfile) -> Iterator[Job]:
+    for family, rows in _of("comm", name).groupby("framework", observed=True):
+        reduce = rows[rows["op"] == "all_reduce"]
+        exchange = rows[rows["op"] == "alltoall"]
+        if not exchange.empty and gpu.nvlink_bytes_per_s is not None:
+            yield Job(str(family), "all_to_all", "", exchange, "bf16", fit_all_to_all)
+        if reduce.empty:
+            continue
+        if gpu.nvlink_bytes_per_s is not None:
+            yield Job(str(family), "all_reduce", "nvlink", reduce, "bf16", fit_all_reduce)
+            continue
+        for n, part in reduce.groupby("n_gpus"):
+            yield Job(str(family), "all_reduce", f"n{n}", part, "bf16", fit_bus_all_reduce)
+
+
+def _moe(name: str) -> Iterator[Job]:
+    for family, kind, rows in _parts(_of("moe", name), "dtype"):
+        yield Job(family, "moe", kind, rows, kind, fit_moe_gemm)
+
+
+def _mla(name: str) -> Iterator[Job]:
+    for family, kind, rows in _parts(_of("mla_decode", name), "kv_dtype"):
+        yield Job(family, "mla_decode", kind, rows, "bf16", fit_mla_decode)
+    for family, kind, rows in _parts(_of("mla_prefill", name), "kv_dtype"):
+        yield Job(family, "mla_prefill", kind, rows, "bf16", fit_mla_prefill)

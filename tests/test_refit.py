@@ -1,0 +1,74 @@
+"""The bundled profiles are what the bundled measurements say, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import hwprofiles
+from calibration.refit import Fits, refit
+from hwprofiles import load_gpu
+from simulator.errors import InputError
+from simulator.perf.fits.bundled import PROFILES, TABLES, measurements
+from simulator.perf.fits.kernel import values_of
+
+FOLDER = Path(hwprofiles.__file__).parent / "gpus"
+
+BARS = {
+    ("h100_sxm", "gemm", "bf16"): 0.07, ("h200_sxm", "gemm", "bf16"): 0.07,
+    ("a100_sxm", "gemm", "bf16"): 0.07, ("l40s", "gemm", "bf16"): 0.09,
+    ("h100_sxm", "gemm", "fp8"): 0.12, ("h200_sxm", "gemm", "fp8"): 0.12,
+    ("l40s", "gemm", "fp8"): 0.12,
+    ("h100_sxm", "decode_attention", "bf16"): 0.055, ("h200_sxm", "decode_attention", "bf16"): 0.06,
+    ("a100_sxm", "decode_attention", "bf16"): 0.09, ("l40s", "decode_attention", "bf16"): 0.09,
+    ("h100_sxm", "prefill_attention", "bf16"): 0.07, ("h200_sxm", "prefill_attention", "bf16"): 0.07,
+    ("a100_sxm", "prefill_attention", "bf16"): 0.07, ("l40s", "prefill_attention", "bf16"): 0.095,
+    ("h100_sxm", "moe", "bf16"): 0.15, ("h100_sxm", "moe", "fp8_block"): 0.15,
+    ("h200_sxm", "moe", "bf16"): 0.15, ("h200_sxm", "moe", "fp8_block"): 0.15,
+}  # fmt: skip
+"""Mean error on groups never fitted that the vLLM kernels of a profile must hold."""
+
+
+@pytest.mark.parametrize(
+    ("name", "operator"), [("h100_sxm", "prefill_attention"), ("l40s", "gemm")]
+)
+def test_a_refit_from_the_bundled_rows_gives_the_profile(name: str, operator: str) -> None:
+    for (family, _, key), (_, found) in Fits.of(name, only=[operator]).found.items():
+        params = dict(getattr(load_gpu(PROFILES[name]).family(family), operator))[key]
+        held = values_of(params)
+        for p in found.parameters:
+            allowed = max(3e-4 * abs(p.value), 0.05 * (p.stderr or 0.0), 1e-12)
+            assert held[p.name] == pytest.approx(p.value, abs=allowed), (family, key, p.name)
+        assert held["error"] == pytest.approx(found.held_out.mape, rel=0.01)
+
+
+@pytest.mark.parametrize(("where", "bar"), BARS.items())
+def test_errors_on_rows_never_fitted_stay_below_their_bars(
+    where: tuple[str, str, str], bar: float
+) -> None:
+    name, operator, key = where
+    params = dict(getattr(load_gpu(PROFILES[name]).family("vllm"), operator))[key]
+    assert params.error.value <= bar
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_whole_file_is_reproducible(name: str) -> None:
+    file = FOLDER / f"{PROFILES[name]}.yaml"
+    before, after = file.read_text().split(), refit(name, file).split()
+    assert len(before) == len(after)
+    same = sum(a == b for a, b in zip(before, after, strict=True))
+    assert same > 0.97 * len(before)  # last digits of flat directions differ between machines
+
+
+def test_every_table_is_there_and_names_its_origin() -> None:
+    for table in TABLES:
+        rows = measurements(table)
+        assert len(rows) > 500
+        assert set(rows["gpu"]) <= set(PROFILES)
+        assert (rows["latency_us"] > 0).all()
+    page = (FOLDER.parent / "measurements" / "README.md").read_text()
+    assert "aiconfigurator-core` 0.12.0 (Apache-2.0" in page
+    with pytest.raises(InputError, match="table 'gem' is unknown; did you mean 'gemm'"):
+        measurements("gem")
