@@ -10,8 +10,13 @@ import hwprofiles
 from calibration.refit import Fits, refit
 from hwprofiles import load_gpu
 from simulator.errors import InputError
-from simulator.perf.fits.bundled import PROFILES, TABLES, measurements
-from simulator.perf.fits.kernel import values_of
+from simulator.perf.fits import Sheet, Split
+from simulator.perf.fits.attention import DECODE, PREFILL
+from simulator.perf.fits.bundled import PROFILES, TABLES, jobs, measurements
+from simulator.perf.fits.gemm import GEMM
+from simulator.perf.fits.kernel import HELD_OUT, values_of
+from simulator.perf.fits.mla import MLA_DECODE, MLA_PREFILL
+from simulator.perf.fits.moe import MOE
 
 FOLDER = Path(hwprofiles.__file__).parent / "gpus"
 
@@ -62,13 +67,37 @@ def test_the_whole_file_is_reproducible(name: str) -> None:
     assert same > 0.97 * len(before)  # last digits of flat directions differ between machines
 
 
-def test_every_table_is_there_and_names_its_origin() -> None:
-    for table in TABLES:
-        rows = measurements(table)
-        assert len(rows) > 500
-        assert set(rows["gpu"]) <= set(PROFILES)
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_table_is_there_and_says_what_was_fitted(name: str) -> None:
+    for table in TABLES[:5]:
+        rows = measurements(name, table)
+        assert len(rows) > 50
         assert (rows["latency_us"] > 0).all()
+        assert set(rows["part"]) <= {"fit", "held", "other"}
+        assert {"fit", "held"} <= set(rows["part"])
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_part_of_a_row_is_what_the_fit_does_with_it(name: str) -> None:
+    gpu = load_gpu(PROFILES[name])
+    kernels = {
+        "gemm": GEMM, "decode_attention": DECODE, "prefill_attention": PREFILL, "moe": MOE,
+        "mla_decode": MLA_DECODE, "mla_prefill": MLA_PREFILL,
+    }  # fmt: skip
+    for job in jobs(name, gpu):
+        if job.operator not in kernels:
+            continue
+        kernel = kernels[job.operator]
+        usable = job.rows[kernel.usable(job.rows, Sheet.of(gpu, job.compute))]
+        split = Split.by_hash(usable, kernel.keys, HELD_OUT)
+        assert set(split.train["part"]) == {"fit"}
+        assert set(split.held_out["part"]) <= {"held"}
+
+
+def test_the_origin_is_named_and_an_unknown_table_refused() -> None:
     page = (FOLDER.parent / "measurements" / "README.md").read_text()
     assert "aiconfigurator-core` 0.12.0 (Apache-2.0" in page
     with pytest.raises(InputError, match="table 'gem' is unknown; did you mean 'gemm'"):
-        measurements("gem")
+        measurements("l40s", "gem")
+    with pytest.raises(InputError, match="GPU 'l4' is unknown; did you mean 'l40s'"):
+        measurements("l4", "gemm")

@@ -39,10 +39,14 @@ Fit = Callable[[Rows, Sheet], FitResult]
 
 
 @cache
-def measurements(table: str) -> Rows:
-    """A bundled table, all GPUs; not to be changed.
+def measurements(name: str, table: str) -> Rows:
+    """Bundled rows of a GPU and operator, empty where there are none; not to be changed.
+
+    ``part`` says what became of a row: ``fit``, ``held`` out of the fit, or ``other``: outside the
+    region that is fitted.
 
     Args:
+        name: the GPU in the measured tables.
         table: one of ``TABLES``.
 
     Raises:
@@ -50,7 +54,12 @@ def measurements(table: str) -> Rows:
     """
     if table not in TABLES:
         raise InputError(f"measurements: table '{table}' is unknown; {suggest(table, TABLES)}")
-    with as_file(files("hwprofiles") / "measurements" / f"{table}.parquet") as path:
+    if name not in PROFILES:
+        raise InputError(f"measurements: GPU '{name}' is unknown; {suggest(name, PROFILES)}")
+    file = files("hwprofiles") / "measurements" / f"{name}_{table}.parquet"
+    if not file.is_file():
+        return pd.DataFrame(columns=["framework", "dtype", "kv_dtype", "op"])
+    with as_file(file) as path:
         return pd.read_parquet(path)
 
 
@@ -93,11 +102,6 @@ def jobs(name: str, gpu: GpuProfile) -> Iterator[Job]:
     yield from _mla(name)
 
 
-def _of(table: str, name: str) -> Rows:
-    rows = measurements(table)
-    return rows[rows["gpu"] == name]
-
-
 def _parts(rows: Rows, dtype: str) -> Iterator[tuple[str, str, Rows]]:
     """(family, profile type, rows) of a table."""
     names = {table: profile for profile, table in DTYPE.items()}
@@ -106,7 +110,7 @@ def _parts(rows: Rows, dtype: str) -> Iterator[tuple[str, str, Rows]]:
 
 
 def _gemm(name: str, gpu: GpuProfile) -> Iterator[Job]:
-    for family, kind, rows in _parts(_of("gemm", name), "dtype"):
+    for family, kind, rows in _parts(measurements(name, "gemm"), "dtype"):
         fit = partial(fit_gemm, **_gemm_form(gpu, kind))
         yield Job(family, "gemm", kind, rows, kind, fit)
 
@@ -127,14 +131,14 @@ HEAD_DIM_EXPONENT = {"h100_sxm": 0.45, "h200_sxm": 0.45}
 def _attention(name: str, gpu: GpuProfile) -> Iterator[Job]:
     del gpu
     fit = partial(fit_prefill_attention, head_dim_exponent=HEAD_DIM_EXPONENT.get(name, 0.0))
-    for family, kind, rows in _parts(_of("attn_decode", name), "kv_dtype"):
+    for family, kind, rows in _parts(measurements(name, "attn_decode"), "kv_dtype"):
         yield Job(family, "decode_attention", kind, rows, "bf16", fit_decode_attention)
-    for family, kind, rows in _parts(_of("attn_prefill", name), "kv_dtype"):
+    for family, kind, rows in _parts(measurements(name, "attn_prefill"), "kv_dtype"):
         yield Job(family, "prefill_attention", kind, rows, "bf16", fit)
 
 
 def _collectives(name: str, gpu: GpuProfile) -> Iterator[Job]:
-    for family, rows in _of("comm", name).groupby("framework", observed=True):
+    for family, rows in measurements(name, "comm").groupby("framework", observed=True):
         reduce = rows[rows["op"] == "all_reduce"]
         exchange = rows[rows["op"] == "alltoall"]
         if not exchange.empty and gpu.nvlink_bytes_per_s is not None:
@@ -149,12 +153,12 @@ def _collectives(name: str, gpu: GpuProfile) -> Iterator[Job]:
 
 
 def _moe(name: str) -> Iterator[Job]:
-    for family, kind, rows in _parts(_of("moe", name), "dtype"):
+    for family, kind, rows in _parts(measurements(name, "moe"), "dtype"):
         yield Job(family, "moe", kind, rows, kind, fit_moe_gemm)
 
 
 def _mla(name: str) -> Iterator[Job]:
-    for family, kind, rows in _parts(_of("mla_decode", name), "kv_dtype"):
+    for family, kind, rows in _parts(measurements(name, "mla_decode"), "kv_dtype"):
         yield Job(family, "mla_decode", kind, rows, "bf16", fit_mla_decode)
-    for family, kind, rows in _parts(_of("mla_prefill", name), "kv_dtype"):
+    for family, kind, rows in _parts(measurements(name, "mla_prefill"), "kv_dtype"):
         yield Job(family, "mla_prefill", kind, rows, "bf16", fit_mla_prefill)

@@ -15,6 +15,7 @@ import pandas as pd
 from hwprofiles import BusAllReduce, GpuProfile, KernelFamily, NvlinkAllReduce
 from simulator.model import Format
 from simulator.perf import forms
+from simulator.perf.fits.attention import SHORTEST
 from simulator.perf.kernels import ACTIVATION_BYTES, INPUT_BYTES, Multiply, for_dtype, gemm_args
 from simulator.perf.precision import Compute
 from simulator.units import US
@@ -172,7 +173,8 @@ def _decode_cold(rows: pd.DataFrame, gpu: GpuProfile) -> npt.NDArray[np.bool_]:
     cold = (kv > WARM_SHARE * gpu.l2_bytes.value) | (kv < SMALL_KV_BYTES)
     grouped = kv_heads < _float(rows, "n_heads")
     full = _float(rows, "window") == 0.0
-    return np.asarray(cold & grouped & full & (dim == 128.0))
+    served = _float(rows, "kv_len") >= SHORTEST
+    return np.asarray(cold & grouped & full & (dim == 128.0) & served)
 
 
 def _prefill(
@@ -217,7 +219,8 @@ def _prefill_naive(rows: pd.DataFrame, gpu: GpuProfile, dtype: str) -> Array:
 def _prefill_cold(rows: pd.DataFrame, gpu: GpuProfile) -> npt.NDArray[np.bool_]:
     del gpu
     full = (_float(rows, "window") == 0.0) & (_float(rows, "head_dim") == 128.0)
-    return np.asarray(full & (_float(rows, "isl") >= 16.0))
+    grouped = _float(rows, "n_kv_heads") < _float(rows, "n_heads")
+    return np.asarray(full & grouped & (_float(rows, "isl") >= SHORTEST))
 
 
 # --- collectives --------------------------------------------------------------------------------
