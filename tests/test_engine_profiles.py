@@ -124,3 +124,12 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, old: str, new: str, says: st
     with pytest.raises(ProfileError, match=r"mine\.yaml") as error:
         load_engine(file)
     assert says in str(error.value)
+
+
+def test_a_version_changes_what_is_known_to_differ() -> None:
+    engine = load_engine("trtllm")
+    old = engine.of_version("1.0.0rc3")
+    assert old["c0_experts_s"] != engine["c0_experts_s"]
+    assert old["c0_s"] == engine["c0_s"]
+    assert engine.of_version("") is engine
+    assert engine.of_version("9.9") is engine

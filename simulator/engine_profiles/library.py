@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from hwprofiles.node import Node, read_yaml
-from hwprofiles.param import Field, Source
+from hwprofiles.param import Field, Param, Source
 from simulator.engine_profiles.profile import (
     NUMBERS,
     EngineProfile,
@@ -63,7 +64,17 @@ def _bundled() -> dict[str, Traversable]:
 
 def _profile(node: Node) -> EngineProfile:
     node.keys(
-        ("schema", "name", "description", "sources", "kernels", *_CHOICES, "graph_sizes", "numbers")
+        (
+            "schema",
+            "name",
+            "description",
+            "sources",
+            "kernels",
+            *_CHOICES,
+            "graph_sizes",
+            "numbers",
+            "versions",
+        )
     )
     node.child("schema").number(_VERSION)
     inline = node.child("sources")
@@ -90,7 +101,22 @@ def _profile(node: Node) -> EngineProfile:
         graph_sizes=sizes,
         choices=tuple(origin),
         values=tuple(node.child("numbers").params(NUMBERS, sources).items()),
+        versions=_versions(node, sources),
         **chosen,
+    )
+
+
+def _versions(
+    node: Node, sources: dict[str, Source]
+) -> tuple[tuple[str, tuple[tuple[str, Param], ...]], ...]:
+    """``versions: {"1.0": {c0_s: {...}}}``: numbers that differ in some versions."""
+    found = node.get("versions")
+    if found is None:
+        return ()
+    some = tuple(replace(field, required=False) for field in NUMBERS)
+    return tuple(
+        (name, tuple(found.child(name).params(some, sources).items()))
+        for name in found.keys()  # noqa: SIM118 (no dict)
     )
 
 

@@ -48,6 +48,7 @@ class EngineProfile:
         graph_sizes: batch sizes decode steps are padded to; empty: none.
         choices: source of each of the values above.
         values: the numbers of ``NUMBERS``, by name.
+        versions: (beginning of a version, numbers that are other in it).
     """
 
     name: str
@@ -60,6 +61,18 @@ class EngineProfile:
     graph_sizes: tuple[int, ...]
     choices: tuple[tuple[str, Source], ...]
     values: tuple[tuple[str, Param], ...]
+    versions: tuple[tuple[str, tuple[tuple[str, Param], ...]], ...] = ()
+
+    def of_version(self, version: str) -> EngineProfile:
+        """The engine in one of its versions; as it is where nothing is known of that one.
+
+        Args:
+            version: e.g. ``1.0.0rc3``; empty: unknown.
+        """
+        for beginning, values in self.versions:
+            if version.startswith(beginning):
+                return replace(self, values=tuple((dict(self.values) | dict(values)).items()))
+        return self
 
     def param(self, name: str) -> Param:
         """A number with its unit and source.

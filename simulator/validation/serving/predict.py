@@ -65,7 +65,7 @@ def predict(run: MeasuredRun, engines: Engines | None = None, *, seed: int = 1) 
     try:
         check_run(run)
         name = engine_of(run)
-        engine = (engines or {}).get(name) or load_engine(name)
+        engine = ((engines or {}).get(name) or load_engine(name)).of_version(run.version)
         check_gpu(run)
         scenario = scenario_of(run, client, engine, seed=seed)
         deployment = scenario.deployment()
