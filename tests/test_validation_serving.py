@@ -14,8 +14,9 @@ from simulator.cli.app import app
 from simulator.engine_profiles import load_engine
 from simulator.errors import InputError
 from simulator.validation.rows import COLUMNS
-from simulator.validation.serving.clients import client_of
+from simulator.validation.serving.clients import INFERENCE_MAX_DSR1_TRT, client_of
 from simulator.validation.serving.data import bundled_runs
+from simulator.validation.serving.doubts import doubt
 from simulator.validation.serving.mapping import Unpredictable, model_of, scenario_of
 from simulator.validation.serving.predict import predict, predict_all
 from simulator.validation.serving.runs import Workers, read_runs
@@ -208,3 +209,20 @@ def test_the_table_shows_measured_beside_predicted(tmp_path: Path) -> None:
     text = "\n".join(" ".join(row) for block in blocks for row in block.rows)
     assert "no profile of the GPU 'z9000'" in text
     assert "TP2" in text
+
+
+def test_what_is_doubtful_says_why(tmp_path: Path) -> None:
+    rows = [{}, {"backend": "sglang", "concurrency": 512.0}, {"model_path": "Qwen/Qwen3-32B"}]
+    found = [doubt(run) for run in read_runs(table(tmp_path, *rows))]
+    assert "prefix cache" in found[0]
+    assert "front-end process" in found[1]
+    assert found[2] == ""
+
+
+def test_tokens_shown_ten_at_a_time_come_later(tmp_path: Path) -> None:
+    """InferenceMAX sets stream_interval 10 for DeepSeek on TensorRT-LLM."""
+    row = {"backend": "trtllm", "model_path": "deepseek-ai/DeepSeek-V3", "tp_size_fixed": 8.0}
+    (run,) = read_runs(table(tmp_path, row))
+    assert client_of(run) is INFERENCE_MAX_DSR1_TRT
+    shown = predict(run)
+    assert shown.ttft_ms > 9 * shown.tpot_ms

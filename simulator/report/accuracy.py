@@ -6,6 +6,7 @@ Every number in it comes from ``xpyd validate`` on rows that come with the proje
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from simulator.report import style
 from simulator.report.block import Block
 from simulator.report.operators import operator_blocks
 from simulator.report.serving import serving_blocks
+from simulator.report.serving_figure import serving_figure
 from simulator.report.steps import step_blocks
 from simulator.validation.operators.borrowing import borrowing
 from simulator.validation.operators.scores import validate_tables
@@ -124,15 +126,20 @@ def borrowing_block(found: pd.DataFrame) -> Block:
 
 
 def serving_section() -> str:
-    """Whole runs, simulated as what they were."""
+    """Whole runs, simulated as what they were; all development rows are in docs/serving.md."""
+    figure = "![Measured and simulated runs](img/accuracy_serving.png)"
+    return _section("Measured serving runs", serving_blocks(_serving())) + f"\n\n{figure}"
+
+
+@cache
+def _serving() -> pd.DataFrame:
     from simulator.validation.serving.data import bundled_runs
     from simulator.validation.serving.predict import predict_all
     from simulator.validation.serving.runs import read_runs
     from simulator.validation.serving.scores import joined
 
     runs = read_runs(bundled_runs())
-    table = joined(runs, predict_all(runs, jobs=2))
-    return _section("Measured serving runs", serving_blocks(table))
+    return joined(runs, predict_all(runs, jobs=2))
 
 
 def operators_figure(found: pd.DataFrame) -> Figure:
@@ -193,4 +200,5 @@ if __name__ == "__main__":
     style.save_png(
         operators_figure(validate_tables(bundled_tables())), docs / "img" / "accuracy_operators.png"
     )
+    style.save_png(serving_figure(_serving()), docs / "img" / "accuracy_serving.png")
     (docs / "accuracy.md").write_text(document(), encoding="utf-8")

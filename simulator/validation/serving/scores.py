@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from simulator.validation.rows import Row
+from simulator.validation.serving.doubts import doubt
 from simulator.validation.serving.predict import Prediction
 from simulator.validation.serving.runs import MeasuredRun
 from simulator.validation.serving.split import fitted
@@ -116,6 +117,7 @@ def _joined(run: MeasuredRun, p: Prediction) -> dict[str, Any]:
         "queue_dominated": run.queue_dominated,
         "reason": p.reason,
         "notes": "; ".join(p.notes),
+        "doubt": doubt(run),
     }
     for name in METRICS:
         row[name] = measured[name]
