@@ -68,6 +68,15 @@ def plan(
     budget: Annotated[
         int | None, typer.Option(min=1, help="Requests to simulate at most, over all runs.")
     ] = None,
+    uncertainty: Annotated[
+        int | None,
+        typer.Option(
+            "--uncertainty",
+            metavar="DRAWS",
+            help="Simulate the winner and the best of each mode again in so many draws of what the "
+            "model may be off by: the probability that they hold.",
+        ),
+    ] = None,
     overrides: Overrides = None,
     seed: Seed = None,
     out: Annotated[
@@ -95,7 +104,10 @@ def plan(
     from simulator.planner import Inventory
     from simulator.planner import plan as make_plan
     from simulator.planner import save_scenarios as write_scenarios
+    from simulator.uncertainty import check_draws
 
+    if uncertainty is not None:
+        check_draws(uncertainty, "--uncertainty")
     asked: dict[str, Any] = {
         "SCENARIO": scenario,
         "--ttft": ttft,
@@ -113,7 +125,7 @@ def plan(
     with watch:
         if resume is not None:
             _only_resume(asked)
-            found = make_plan(resume=resume, jobs=jobs, progress=watch)
+            found = make_plan(resume=resume, jobs=jobs, progress=watch, uncertainty=uncertainty)
         else:
             base = _scenario(scenario, overrides, seed)
             found = make_plan(
@@ -126,6 +138,7 @@ def plan(
                 out=out,
                 budget_requests=budget,
                 progress=watch,
+                uncertainty=uncertainty,
             )
     if (folder := out or resume) is not None:
         from simulator.report.plan_figures import write_plan_figures
@@ -157,6 +170,9 @@ class _Watch(LateProgress):
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """``done`` requests of at most ``total`` have been simulated."""
+        if what == "drawing":  # counts runs
+            super().__call__(what, done, total)
+            return
         rate = done / max(self.seconds, 1e-3)
         super().__call__(f"{what}, {rate:,.0f} requests/s, at most", done, total)
 

@@ -94,6 +94,8 @@ def _answer(plan: Plan) -> Block:
         ("TPOT, p99", [seconds(e.tpot_p99_s) for e in sides.values()]),
         ("load", [_load(e) for e in sides.values()]),
     ]
+    if plan.confidence is not None:
+        rows.append(("holds in draws", [percent(e.holds_in_draws, 0) for e in sides.values()]))
     return Block(
         "Answer",
         ("", *sides),

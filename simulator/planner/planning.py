@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from simulator.planner import saved
 from simulator.planner.bench import Bench, Progress
 from simulator.planner.bounds import FamilyBound, family_bound, rejection
 from simulator.planner.candidate import Candidate
+from simulator.planner.confidence import Confidence, confidence
 from simulator.planner.headroom import Headroom, headroom
 from simulator.planner.inventory import DEFAULT_LINK, Inventory
 from simulator.planner.ledger import Ledger
@@ -31,6 +32,7 @@ from simulator.planner.verdict import (
     undecided_below,
 )
 from simulator.scenario import SLO, Scenario
+from simulator.uncertainty import check_draws
 from simulator.workload import Requests
 
 SAMPLE = 10_000
@@ -87,6 +89,7 @@ def plan(
     progress: Progress | None = None,
     seed: int | None = None,
     space: Space | None = None,
+    uncertainty: int | None = None,
 ) -> Plan:
     """Find the cheapest layout that holds latency targets.
 
@@ -99,13 +102,15 @@ def plan(
         objective: ``cost`` (USD/h) or ``gpus``; the other breaks ties.
         jobs: worker processes; -1 for one a core. The answer does not depend on it.
         out: folder for a ledger, so that the plan can be resumed, and for the results.
-        resume: such a folder: goes on where its plan stopped. Nothing else but ``jobs`` and
-            ``progress`` may be given then.
+        resume: such a folder: goes on where its plan stopped. Nothing else but ``jobs``,
+            ``progress`` and ``uncertainty`` may be given then.
         budget_requests: requests to simulate at most; by default 15 % of what five runs of 10,000
             requests for every layout would take, at most 1 million.
         progress: called as ``progress(what, requests simulated, budget)`` after every run.
         seed: of the first replication; the scenario's if None.
         space: batching limits and TP degrees to consider.
+        uncertainty: simulate the winner and the best of each mode again in so many draws of what
+            the model may be off by, for the probability that they hold.
 
     Returns:
         The plan. After an interrupt (Ctrl-C) it is what was known, ``complete`` False, and the
@@ -116,11 +121,14 @@ def plan(
     """
     if jobs < 1 and jobs != -1:
         raise InputError(f"jobs: found {jobs}; allowed: at least 1, or -1 for one a core.")
+    if uncertainty is not None:
+        check_draws(uncertainty, "uncertainty")
     if resume is not None:
         given = (scenario, slo, max_gpus, inventory, out, budget_requests, seed, space)
         if any(x is not None for x in given) or objective != "cost":
             raise InputError(
-                "resume goes on with the plan as it was asked; allowed beside it: jobs, progress."
+                "resume goes on with the plan as it was asked; allowed beside it: jobs, progress, "
+                "uncertainty."
             )
         folder: Path | None = Path(resume)
         asked = saved.load_asked(Path(resume))
@@ -130,7 +138,7 @@ def plan(
         if folder is not None:
             saved.store_asked(folder, asked)
     with Ledger(folder) as ledger:
-        found = _Planner(asked, ledger, jobs, progress).plan()
+        found = _Planner(asked, ledger, jobs, progress, uncertainty).plan()
         if folder is not None:
             saved.write_results(folder, found)
     return found
@@ -173,7 +181,15 @@ def _asked(
 class _Planner:
     """One plan being made."""
 
-    def __init__(self, asked: Asked, ledger: Ledger, jobs: int, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        asked: Asked,
+        ledger: Ledger,
+        jobs: int,
+        progress: Progress | None,
+        draws: int | None = None,
+    ) -> None:
+        self.draws = draws
         self.asked = asked
         self.ledger = ledger
         self.jobs = jobs
@@ -191,7 +207,7 @@ class _Planner:
     def plan(self) -> Plan:
         candidates = self._candidates()
         search, bench = self._search(candidates)
-        best, room, complete = {}, None, False
+        best, room, complete, sure = {}, None, False, None
         with suppress(KeyboardInterrupt):
             search.run()
             search.finish(lambda c: objective_key(c, self.asked.objective))
@@ -205,7 +221,26 @@ class _Planner:
                 room = headroom(bench, self.kind, first, self.asked.seed, self.rate_rps, length)
             complete = not search.exhausted
         best = search.found
-        return self._answer(candidates, search, best, room, complete, bench)
+        with suppress(KeyboardInterrupt):
+            sure = self._confidence(search) if complete or best else None
+        found = self._answer(candidates, search, best, room, complete, bench)
+        return found if sure is None else with_confidence(found, sure)
+
+    def _confidence(self, search: Search) -> Confidence | None:
+        """The winner and the best of each mode, in draws; None if not asked or nothing holds."""
+        key = lambda c: (objective_key(c, self.asked.objective), search.rank(c))  # noqa: E731 - once
+        finalists = sorted((c for c in search.found.values() if c.reps), key=key)
+        if self.draws is None or not finalists:
+            return None
+        return confidence(
+            self.question,
+            self.kind,
+            finalists,
+            draws=self.draws,
+            seed=self.asked.seed,
+            jobs=self.jobs,
+            progress=self.progress,
+        )
 
     # ------------------------------------------------------------------ preparation
 
@@ -339,6 +374,23 @@ class _Planner:
         if self.rate_rps is None:
             return None
         return self.rate_rps * float(self.sample.output_tokens.mean())
+
+
+def with_confidence(plan: Plan, sure: Confidence) -> Plan:
+    """The plan with the probability that its finalists hold, in its verdict and its evidence."""
+
+    def told(found: Evaluated | None) -> Evaluated | None:
+        return None if found is None else replace(found, holds_in_draws=sure.holds(found.layout))
+
+    return replace(
+        plan,
+        confidence=sure,
+        verdict=f"{plan.verdict} {sure.sentence()}",
+        winner=told(plan.winner),
+        disaggregated_best=told(plan.disaggregated_best),
+        colocated_best=told(plan.colocated_best),
+        rows=tuple(replace(row, holds_in_draws=sure.holds(row.layout)) for row in plan.rows),
+    )
 
 
 def _of(made: dict[int, Evaluated], c: Candidate | None) -> Evaluated | None:

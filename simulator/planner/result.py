@@ -12,6 +12,7 @@ from simulator.analysis.bounds import finite
 from simulator.html import card, dollars, duration, figures, share
 from simulator.metrics import Interval
 from simulator.planner.candidate import Candidate, Stage, Verdict
+from simulator.planner.confidence import Confidence
 from simulator.planner.headroom import Headroom
 from simulator.planner.layout import Layout, Shape
 from simulator.planner.verdict import Disaggregate, Objective
@@ -56,6 +57,7 @@ COLUMNS = (
     "tpot_p99_s",
     "replications",
     "requests_simulated",
+    "holds_in_draws",
 )
 """Columns of the evidence table; seconds, USD, shares of 1."""
 
@@ -83,6 +85,7 @@ class Evaluated:
         tpot_p99_s: its 99th percentile [s].
         replications: long runs made.
         requests_simulated: requests of all its runs.
+        holds_in_draws: probability that it holds though the model may be off; None if not asked.
     """
 
     layout: Layout
@@ -100,6 +103,7 @@ class Evaluated:
     tpot_p99_s: float | None
     replications: int
     requests_simulated: int
+    holds_in_draws: float | None = None
 
     @property
     def label(self) -> str:
@@ -165,6 +169,7 @@ class Evaluated:
             "tpot_p99_s": self.tpot_p99_s,
             "replications": self.replications,
             "requests_simulated": self.requests_simulated,
+            "holds_in_draws": self.holds_in_draws,
         }
 
     def row(self) -> dict[str, Any]:
@@ -240,6 +245,7 @@ class Plan:
         complete: whether the search ended by itself (not by the budget or an interrupt).
         interrupted: whether Ctrl-C ended it.
         notes: what to know before reading the rest.
+        confidence: whether the finalists hold though the model may be off; None if not asked.
     """
 
     scenario: Scenario
@@ -261,6 +267,7 @@ class Plan:
     complete: bool
     interrupted: bool
     notes: tuple[str, ...]
+    confidence: Confidence | None = None
 
     @property
     def layout(self) -> Layout | None:
@@ -338,6 +345,7 @@ class Plan:
             "pareto": [_json_row(row) for row in self.pareto().to_dict("records")],
             "complete": self.complete,
             "notes": list(self.notes),
+            "uncertainty": None if self.confidence is None else self.confidence.to_dict(),
             "meta": {
                 "layouts": len(self.rows),
                 "requests_simulated": self.requests_simulated,

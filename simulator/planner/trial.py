@@ -32,6 +32,7 @@ from simulator.planner.layout import Layout
 from simulator.run import Run
 from simulator.scenario import SLO, Scenario
 from simulator.scenario.draw import draw_requests
+from simulator.uncertainty import Draw, redrawn
 from simulator.workload import Requests, stream
 
 BATCHES = 8
@@ -158,18 +159,21 @@ class Outcome:
         return cls(**{**raw, **lists})
 
 
-def run_trial(question: Question, trial: Trial) -> Outcome:
+def run_trial(question: Question, trial: Trial, world: Draw | None = None) -> Outcome:
     """Simulate a layout.
 
     Args:
         question: scenario, targets and prices.
         trial: what to simulate.
+        world: what the model is taken to be off by; None: nothing.
 
     Raises:
         InputError: the layout cannot be built.
     """
     slo = question.slo
     deployment = trial.layout.scenario(question.base, slo=slo).deployment()
+    if world is not None:
+        deployment = redrawn(deployment, world)
     requests = question.requests(trial.seed, trial.requests, trial.rate_scale)
     run = simulate_deployment(deployment, requests, seed=trial.seed)
     found = stability(run, analyze(deployment, requests, slo=slo))

@@ -73,7 +73,7 @@ def predict(run: MeasuredRun, engines: Engines | None = None, *, seed: int = 1) 
     except (Unpredictable, InputError) as error:
         return Prediction(run.row, reason=str(error))
     notes = (*run.notes, *((client.note,) if client.note else ()), *_notes(deployment))
-    return _read(run, done, notes, client.stream_interval)
+    return measured(run, done, notes, client.stream_interval)
 
 
 def predict_all(
@@ -130,7 +130,9 @@ def _notes(deployment: Deployment) -> tuple[str, ...]:
     return tuple(dict.fromkeys(note for pool in deployment.pools for note in pool.step.notes))
 
 
-def _read(run: MeasuredRun, done: Run, notes: tuple[str, ...], stream_interval: int) -> Prediction:
+def measured(
+    run: MeasuredRun, done: Run, notes: tuple[str, ...] = (), stream_interval: int = 1
+) -> Prediction:
     """What the client reports; with ``stream_interval`` n it sees token 1 together with token n."""
     table: Any = done.requests
     first = table["first_token_s"].to_numpy()
