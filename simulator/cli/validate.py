@@ -37,6 +37,15 @@ def validate(
         Path | None,
         typer.Option(metavar="OUT", help="Write measured beside predicted here, as Parquet."),
     ] = None,
+    uncertainty: Annotated[
+        int | None,
+        typer.Option(
+            "--uncertainty",
+            metavar="DRAWS",
+            help="With --serving: bands from so many draws a run (12 is a good number), and how "
+            "often measurements lie inside.",
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, max=256, help="Processes.")] = 2,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -45,8 +54,10 @@ def validate(
     if serving and operators is not None:
         raise InputError("--operators has no effect with --serving; allowed: one of the two.")
     if serving:
-        _serving(file, rows, jobs, as_json, quiet)
+        _serving(file, rows, uncertainty, jobs, as_json, quiet)
         return
+    if uncertainty is not None:
+        raise InputError("--uncertainty has no effect without --serving.")
     if file is not None:
         raise InputError(f"'{file}' has no effect without --serving; did you mean --operators?")
     _operators(operators, rows, as_json, quiet)
@@ -99,30 +110,54 @@ def _show(blocks: Iterable[Block]) -> None:
         screen.print(table(block))
 
 
-def _serving(file: Path | None, out: Path | None, jobs: int, as_json: bool, quiet: bool) -> None:
+def _serving(
+    file: Path | None, out: Path | None, draws: int | None, jobs: int, as_json: bool, quiet: bool
+) -> None:
+    from simulator.report.bands import coverage_block
     from simulator.report.files import json_text, output_file
+    from simulator.uncertainty import check_draws
     from simulator.validation.rows import rows_table
+    from simulator.validation.serving.bands import rows_with_bands, run_bands, with_bands
     from simulator.validation.serving.data import bundled_runs
     from simulator.validation.serving.predict import predict_all
     from simulator.validation.serving.runs import read_runs
     from simulator.validation.serving.scores import joined, output_rows
 
+    if draws is not None:
+        check_draws(draws, "--uncertainty")
     path = file or bundled_runs()
     runs = read_runs(path)
+    bands = None
     with ExitStack() as stack:
         target = None if out is None else stack.enter_context(output_file(out, "--rows"))
         with LateProgress(quiet=quiet) as bar:
             found = predict_all(
                 runs, jobs=jobs, progress=lambda done, all_: bar("simulating", done, all_)
             )
+            if draws is not None:
+                bands = run_bands(
+                    runs,
+                    found,
+                    draws=draws,
+                    jobs=jobs,
+                    progress=lambda done, all_: bar("drawing", done, all_),
+                )
         if target is not None:
-            rows_table(output_rows(path.stem, runs, found)).to_parquet(target, index=False)
+            lines = rows_table(output_rows(path.stem, runs, found))
+            lines = lines if bands is None else rows_with_bands(lines, bands)
+            lines.to_parquet(target, index=False)
     table = joined(runs, found)
+    if bands is not None:
+        table = with_bands(table, bands)
     if as_json:
         typer.echo(json_text({"schema": 1, "runs": table.to_dict("records")}), nl=False)
     elif not quiet:
         from simulator.report.serving import serving_blocks
 
-        _show(serving_blocks(table))
+        _show(
+            serving_blocks(table)
+            if bands is None
+            else [*serving_blocks(table), coverage_block(table)]
+        )
     if out is not None:
         typer.echo(f"Wrote {out}", err=True)
