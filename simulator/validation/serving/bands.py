@@ -189,4 +189,5 @@ def spread_in(logs: Sequence[float]) -> float:
 
 
 def _again(run: MeasuredRun, scenario: Scenario, world: Deployment, seed: int) -> Prediction:
-    return measured(run, simulate_deployment(world, scenario.requests(), seed=seed))
+    done = simulate_deployment(world, scenario.requests(), seed=seed)
+    return measured(run, done, stream_interval=client_of(run).stream_interval)
