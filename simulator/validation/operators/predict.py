@@ -7,6 +7,7 @@ profile has it; the profile's default family stands in otherwise, and the note s
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from simulator.perf.fits.attention import SHORTEST
 from simulator.perf.kernels import ACTIVATION_BYTES, INPUT_BYTES, Multiply, for_dtype, gemm_args
 from simulator.perf.precision import Compute
 from simulator.units import US
+from simulator.validation.operators import mixtures
 from simulator.validation.operators.tables import Table
 
 Array = npt.NDArray[np.float64]
@@ -68,7 +70,7 @@ def predict(table: Table) -> pd.DataFrame:
 
 
 def _dtype(table: Table) -> pd.Series:
-    column = {"gemm": "dtype", "comm": "op"}.get(table.operator, "kv_dtype")
+    column = {"gemm": "dtype", "moe": "dtype", "comm": "op"}.get(table.operator, "kv_dtype")
     return table.frame[column].astype(str)
 
 
@@ -288,16 +290,19 @@ _FORMS: dict[str, _Form] = {
     "attn_decode": _decode,
     "attn_prefill": _prefill,
     "comm": _comm,
+    **{name: partial(mixtures.times, name) for name in mixtures.KERNELS},
 }
 _NAIVE: dict[str, Callable[[pd.DataFrame, GpuProfile, str], Array]] = {
     "gemm": _gemm_naive,
     "attn_decode": _decode_naive,
     "attn_prefill": _prefill_naive,
     "comm": _comm_naive,
+    **{name: partial(mixtures.naive, name) for name in mixtures.KERNELS},
 }
 _REGIONS: dict[str, Callable[[pd.DataFrame, GpuProfile], npt.NDArray[np.bool_]]] = {
     "gemm": _gemm_cold,
     "attn_decode": _decode_cold,
     "attn_prefill": _prefill_cold,
     "comm": _comm_cold,
+    **{name: partial(mixtures.cold, name) for name in mixtures.KERNELS},
 }

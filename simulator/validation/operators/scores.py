@@ -18,6 +18,9 @@ KEYS: dict[str, tuple[str, ...]] = {
     "attn_decode": ("n_heads", "n_kv_heads", "head_dim", "window"),
     "attn_prefill": ("n_heads", "n_kv_heads", "head_dim", "window"),
     "comm": ("n_gpus", "bytes"),
+    "moe": ("hidden", "width", "topk", "experts"),
+    "mla_decode": ("n_heads", "batch"),
+    "mla_prefill": ("n_heads", "batch"),
 }
 """What makes a shape *unseen*: no row with the same values of these was fitted."""
 
@@ -77,7 +80,7 @@ def fitted_shapes() -> dict[tuple[str, str, str, str], set[tuple[int, ...]]]:
 
 
 def _type_column(operator: str) -> str:
-    return {"gemm": "dtype", "comm": "op"}.get(operator, "kv_dtype")
+    return {"gemm": "dtype", "moe": "dtype", "comm": "op"}.get(operator, "kv_dtype")
 
 
 def _shapes(rows: pd.DataFrame, operator: str) -> Iterator[tuple[int, ...]]:

@@ -21,6 +21,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "attn_decode": ("kv_dtype", "batch", "kv_len", "n_heads", "n_kv_heads", "head_dim", "window"),
     "attn_prefill": ("kv_dtype", "batch", "isl", "n_heads", "n_kv_heads", "head_dim", "window"),
     "comm": ("op", "n_gpus", "bytes"),
+    "moe": ("dtype", "tokens", "hidden", "width", "topk", "experts"),
+    "mla_decode": ("kv_dtype", "batch", "kv_len", "n_heads"),
+    "mla_prefill": ("kv_dtype", "batch", "isl", "n_heads"),
 }
 """Columns each operator's table needs, besides ``framework`` and ``latency_us``."""
 
