@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from simulator.engine.clock import Clock
+from simulator.engine.clock import BOUNDARY, Clock
 from simulator.engine.core import Batch
 from simulator.engine.hooks import Hooks
 from simulator.engine.strides import Strider, lead
@@ -88,7 +88,7 @@ class BatchInstance(Strider):
         """Whether blocks for ``tokens`` can be promised as of the last boundary."""
         core = self.core
         ledger = core.ledger
-        units = core.units_to_promise(request, tokens)
+        units = -(-tokens // ledger.block) if core.plain else core.units_to_promise(request, tokens)
         k = self.k
         if k and not core.evicted and not core.partial:  # room whatever has grown by now
             most = ledger.growing + (k // ledger.block + 1) * ledger.weight + ledger.held
@@ -164,4 +164,9 @@ class BatchInstance(Strider):
                     k = flat
             d0 = self.host_s
             rise = 0.0
-        self._stride(t, k, d0, rise)
+        self.k = k  # as ``_stride``
+        self.d0 = d0
+        self.rise = rise
+        self.t_end = end = t + k * d0 + 0.5 * rise * (k * (k - 1))
+        self.version += 1
+        self.clock.at(end, self.timer, self.version, BOUNDARY + self.index)

@@ -74,6 +74,8 @@ class Cluster:
         self.asked_s = 0.0
         self.fits = self._fits
         self.flowing: set[int] = set()  # requests whose layer-wise flow is in production
+        self.promising = False
+        self.freeing = Timer(self.freed)
         self.landing = Timer(self._on_land)
         self.first_layer = Timer(self._on_first_layer)
         if not self.colocated:
@@ -113,6 +115,8 @@ class Cluster:
             capacity.append(link.spine_bytes_per_s)
         self.message_bytes = link.message_s * link.nic_bytes_per_s if link.message_s else 0.0
         self.coalesced = link.coalesced
+        self.token_bytes = self.deployment.kv_wire_bytes_per_token
+        self.windows = bool(self.deployment.kv_wire_windows)
         self.links = Links(self.clock, capacity, self._left)
 
     # ------------------------------------------------------------------ arrival
@@ -206,7 +210,9 @@ class Cluster:
         self.asking = request
         self.asked = context = request.prompt_tokens + self.sampled
         self.asked_s = t_s
+        self.promising = True
         i = self.route_decode(self.servers, t_s, self.fits)
+        self.promising = False
         if i < 0:
             return False
         server = self.servers[i]
@@ -223,6 +229,9 @@ class Cluster:
         """Blocks became free on a decode instance: promise them, first come first served."""
         if self.granting:
             self.grant_again = True  # asked from within: an instance took a boundary it owed
+            return
+        if self.promising:  # the same, while one that asks first is being served
+            self.clock.at(t_s, self.freeing, t_s)
             return
         if self.kv_wait:
             self.granting = True
@@ -249,7 +258,10 @@ class Cluster:
         if path is None:
             path = self.paths[key] = self._path(*key)
         ports, cap, block, message_bytes = path
-        size = self.deployment.wire_bytes(request.prompt_tokens)
+        if self.windows:
+            size = self.deployment.wire_bytes(request.prompt_tokens)
+        else:
+            size = request.prompt_tokens * self.token_bytes
         if message_bytes:
             size += message_bytes * (-(-request.prompt_tokens // block) if block else 1)
         request.transfer_start_s = t_s

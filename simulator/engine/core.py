@@ -66,6 +66,7 @@ class Batch:
         policy: the state of another order of service than vLLM's; None for that.
         paused: the decoding sequences do not take part in the step under way.
         t0: when that step began [s].
+        plain: a transfer is promised the blocks of its tokens, one unit each.
     """
 
     __slots__ = (  # noqa: RUF023 -- as grouped in the constructor
@@ -73,7 +74,7 @@ class Batch:
         "n", "batch", "kv", "sums", "groups", "heap", "running", "partial", "admissions",
         "landed", "waiting", "evicted", "pending_tokens",
         "chunks", "spans", "chunked", "admit", "joined", "started", "released",
-        "whole", "reserves", "policy", "paused", "t0",
+        "whole", "reserves", "policy", "paused", "t0", "plain",
     )  # fmt: skip
 
     def __init__(
@@ -116,6 +117,7 @@ class Batch:
         self.policy = PrefillFirst(plan) if plan.scheduler == "sglang" else None
         self.paused = False
         self.t0 = 0.0
+        self.plain = plan.footprint.plain and not self.reserves
 
     # ------------------------------------------------------------------ newcomers
 
@@ -195,7 +197,9 @@ class Batch:
             del self.running[r.id]
             r.last_token_s = t
             self.hooks.finished(r, t)
-            self.left()
+            self.released = True
+            if self.policy is not None:
+                self.policy.full = False
         self.admit = True
         return (batch, kv, new, pairs, read, batch + ends, fresh, units, count)
 

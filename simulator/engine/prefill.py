@@ -110,7 +110,6 @@ class PrefillInstance:
         self.table = plan.table
         self.stages = plan.table.stages
         self.whole = plan.table.whole
-        self.nothing = [0] * len(plan.table.groups)
         self.budget = plan.max_num_batched_tokens
         self.max_seqs = plan.max_num_seqs
         self.max_wait_s = plan.max_wait_s
@@ -201,6 +200,11 @@ class PrefillInstance:
             if t + tie_s(t) < ready_s < inf:
                 self._wake(ready_s)
                 return
+        for rank in self.ranks:
+            if rank.queue:
+                break
+        else:
+            return
         if self._fill(t):
             self._start(Flight(t))
 
@@ -248,8 +252,7 @@ class PrefillInstance:
         tokens = 0
         for rank in self.ranks:
             if rank.batch:
-                spans = [(0, r.prompt_tokens) for r in rank.batch]
-                part_s = self.table.rank_mixed_s(0, self.nothing, spans, len(spans))
+                part_s = self.table.rank_prefill_s([r.prompt_tokens for r in rank.batch])
                 if part_s > slowest:
                     slowest = part_s
                 tokens += rank.batch_tokens

@@ -212,7 +212,8 @@ class StepTable:
     @property
     def whole(self) -> bool:
         """Whether there is one attention group and it reads everything: B and ΣL say it all."""
-        return len(self.groups) == 1 and self.groups[0].span is None
+        groups = self.groups
+        return len(groups) == 1 and groups[0].window is None and groups[0].local_chunk is None
 
     # ------------------------------------------------------------------ one rank
 
@@ -243,6 +244,20 @@ class StepTable:
             if chunks:
                 t += group.prefill_s(chunks)
         return t
+
+    def rank_prefill_s(self, prompts: Sequence[int]) -> float:
+        """Time [s] of a rank that prefills whole prompts and nothing else: ``rank_mixed_s``."""
+        count = len(prompts)
+        if count > 1 or not self.whole:
+            return self.rank_mixed_s(0, [0] * len(self.groups), [(0, c) for c in prompts], count)
+        (c,) = prompts  # by far the most frequent step of a prefill instance
+        group = self.groups[0]
+        return (self.token_s[c] + self.head_s[1] + self.seq_s) + (
+            group.prefill_t0_s
+            + group.prefill_pair_s * (c * (0.5 * c))
+            + group.prefill_new_s * c
+            + group.prefill_read_s * c
+        )
 
     # ------------------------------------------------------------------ a whole step
 
