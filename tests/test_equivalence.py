@@ -182,7 +182,7 @@ def test_colocated_strides_equal_steps(
     assert_same(*both(d, w))
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(
     st.sampled_from(KINDS),
     SERVER,

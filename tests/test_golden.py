@@ -333,3 +333,27 @@ def test_a_whole_context_longer_than_a_step_is_rejected() -> None:
     w = requests([0.0, 0.0], [17, 16], 2)
     assert simulate_deployment(deployment(whole), w).requests.state.tolist() == [9, 8]
     assert simulate_deployment(deployment(cut), w).requests.state.tolist() == [8, 8]
+
+
+@both_paths
+def test_room_that_appears_while_it_is_asked_for(reference: bool) -> None:
+    """Room is promised before prefill; 5 blocks of 4 tokens.
+
+    r0  16 tokens, 4 blocks: prefill 0–26, three steps of 11 ms to 59. r1 waits for its 2 blocks
+    r2  arrives at 59, a hair before r0's last step ends: its prefill instance asks again for r1, the
+        decode instance takes the boundary it owes, and what that frees is given to r1, once
+    r1  prefill 59–77, decodes 77–88, 88–99, and with r2 99–111
+    r2  prefill 77–95, joins at 99: 99–111, then alone to 133
+    """
+    d = deployment(
+        pool("prefill", table=ROUND, max_num_seqs=1),
+        pool("decode", table=ROUND, block_tokens=4, capacity_blocks=5),
+        reserve="before_prefill",
+        link=link(nic_bytes_per_s=float("inf"), base_latency_s=0.0),
+        decode_router="least_outstanding_tokens",
+    )
+    run = simulate_deployment(
+        d, requests([0.0, 0.005, 0.059 - 1e-12], [16, 8, 8], 3), reference=reference
+    )
+    assert ms(run, "prefill_start_s") == [0.0, 59.0, 77.0]
+    assert ms(run, "last_token_s") == [59.0, 111.0, 133.0]
