@@ -125,7 +125,7 @@ def test_the_caution_names_lender_and_errors(name: str) -> None:
     assert gpu.caution is not None
     assert f"{name} is not calibrated" in gpu.caution
     assert str(gpu.borrowed_from) in gpu.caution
-    assert "11-38 % for prefill attention" in gpu.caution
+    assert "11-61 % for prefill attention" in gpu.caution
     assert load_gpu("h100").caution is None
 
 
