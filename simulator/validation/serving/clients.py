@@ -23,6 +23,7 @@ class Client:
         one_prompt_a_step: the server's token budget held one prompt.
         spare_slots: sequences the server could run beyond the concurrency; None: its default.
         front_s: front-end latency, where it is not the engine's [s].
+        front_request_s: further front-end latency for each request in flight [s].
         stream_interval: the server shows so many tokens at once: a client sees the first of them
             when it sees this many.
         memory_fraction: the server's, where it is not the engine's default.
@@ -35,6 +36,7 @@ class Client:
     one_prompt_a_step: bool = False
     spare_slots: int | None = None
     front_s: float | None = None
+    front_request_s: float = 0.0
     stream_interval: int = 1
     memory_fraction: float | None = None
     note: str = ""
@@ -64,9 +66,10 @@ INFERENCE_MAX_70B_TRT_1K = Client(
 
 SPREAD = Client(
     ratio=0.8,
-    front_s=0.35,
-    note="client inferred: lengths 0.8 to 1 of those asked for, ten prompts per slot, 350 ms of "
-    "front end",
+    front_s=0.0,
+    front_request_s=0.0014,
+    note="client inferred: lengths 0.8 to 1 of those asked for, ten prompts per slot, 1.4 ms of "
+    "front end for each request in flight",
 )
 
 FIXED = Client(ratio=1.0, note="client inferred: fixed lengths, ten prompts per slot")

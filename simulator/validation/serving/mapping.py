@@ -49,6 +49,7 @@ def scenario_of(
     front_s = client.front_s
     if front_s is None:
         front_s = engine.latency_s(first.gpus // first.instances)
+    front_s += client.front_request_s * run.concurrency
     raw: dict[str, Any] = {
         "name": f"row {run.row}",
         "model": model_of(run.model),
