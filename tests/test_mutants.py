@@ -122,6 +122,18 @@ CHECKS: dict[str, Check] = {
 }
 
 
+def born_with(mp: pytest.MonkeyPatch, kind: Any, **fields: Any) -> None:
+    """Every object of this kind has these values from the start."""
+    original = kind.__init__
+
+    def init(self: Any, *args: Any) -> None:
+        original(self, *args)
+        for name, value in fields.items():
+            setattr(self, name, value)
+
+    mp.setattr(kind, "__init__", init)
+
+
 def plant_lifo(mp: pytest.MonkeyPatch) -> None:
     def enqueue(self: Any, request: Any, t_s: float) -> None:
         rank = self.ranks[0]
@@ -275,13 +287,7 @@ def plant_overtaking_passes(mp: pytest.MonkeyPatch) -> None:
 
 
 def plant_one_pass_at_a_time(mp: pytest.MonkeyPatch) -> None:
-    original = prefill.PrefillInstance.__init__
-
-    def init(self: Any, *args: Any) -> None:
-        original(self, *args)
-        self.stages = 1
-
-    mp.setattr(prefill.PrefillInstance, "__init__", init)
+    born_with(mp, prefill.PrefillInstance, stages=1)
 
 
 def plant_prefill_on_rank_0(mp: pytest.MonkeyPatch) -> None:
@@ -303,13 +309,7 @@ def plant_pauses_forgotten(mp: pytest.MonkeyPatch) -> None:
 
 
 def plant_always_mixed(mp: pytest.MonkeyPatch) -> None:
-    original = prefill_first.PrefillFirst.__init__
-
-    def init(self: Any, plan: Any) -> None:
-        original(self, plan)
-        self.mixed = True
-
-    mp.setattr(prefill_first.PrefillFirst, "__init__", init)
+    born_with(mp, prefill_first.PrefillFirst, mixed=True)
 
 
 def plant_ratio_that_never_falls(mp: pytest.MonkeyPatch) -> None:
@@ -331,13 +331,7 @@ def plant_retracted_first_in_line(mp: pytest.MonkeyPatch) -> None:
 
 
 def plant_outputs_not_reserved(mp: pytest.MonkeyPatch) -> None:
-    original = core.Batch.__init__
-
-    def init(self: Any, *args: Any) -> None:
-        original(self, *args)
-        self.reserves = False
-
-    mp.setattr(core.Batch, "__init__", init)
+    born_with(mp, core.Batch, reserves=False)
 
 
 def plant_reserved_output_leaks(mp: pytest.MonkeyPatch) -> None:
@@ -352,13 +346,7 @@ def plant_reserved_output_leaks(mp: pytest.MonkeyPatch) -> None:
 
 
 def plant_contexts_always_cut(mp: pytest.MonkeyPatch) -> None:
-    original = core.Batch.__init__
-
-    def init(self: Any, *args: Any) -> None:
-        original(self, *args)
-        self.whole = False
-
-    mp.setattr(core.Batch, "__init__", init)
+    born_with(mp, core.Batch, whole=False)
 
 
 MUTANTS = [
