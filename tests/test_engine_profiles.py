@@ -133,3 +133,11 @@ def test_a_version_changes_what_is_known_to_differ() -> None:
     assert old["c0_s"] == engine["c0_s"]
     assert engine.of_version("") is engine
     assert engine.of_version("9.9") is engine
+
+
+def test_costs_grow_with_layers_of_experts_and_doublings_of_gpus() -> None:
+    engine = load_engine("trtllm")
+    assert engine.step_s(10) == pytest.approx(engine["c0_s"] + 10 * engine["c0_experts_s"])
+    assert engine.latency_s(1) == engine["front_s"]
+    assert engine.latency_s(8) == pytest.approx(engine["front_s"] + 3 * engine["front_gpu_s"])
+    assert load_engine("vllm").step_s(10_000) == 0.0  # never below nothing

@@ -104,8 +104,8 @@ class EngineProfile:
         return replace(self, values=tuple((known | new).items()))
 
     def step_s(self, expert_layers: int) -> float:
-        """Overhead of a step of a model with so many layers of routed experts [s]."""
-        return self["c0_s"] + expert_layers * self["c0_experts_s"]
+        """Overhead of a step of a model with so many layers of routed experts, at least 0 [s]."""
+        return max(0.0, self["c0_s"] + expert_layers * self["c0_experts_s"])
 
     def latency_s(self, gpus: int) -> float:
         """Front-end latency of a request to an instance of so many GPUs [s]."""
