@@ -20,6 +20,7 @@ from calibration.overhead.page import output_rows, verdicts
 from calibration.overhead.reading import read_results
 from calibration.overhead.refit import Constant
 from calibration.overhead.setup import Options
+from calibration.overhead.surrogate import Surrogate, posterior
 from simulator.cli.app import app
 from simulator.engine_profiles import load_engine
 from simulator.engine_profiles.profile import NUMBERS
@@ -103,7 +104,7 @@ def test_one_light_run_leaves_most_to_the_prior(files: list[Path]) -> None:
     assert by_name["c1_s"].verdict == "prior"
     assert found.engine["c1_s"] == load_engine("vllm")["c1_s"]
     assert found.engine.param("c1_s").source == load_engine("vllm").param("c1_s").source
-    assert by_name["c0_s"].verdict == "data"
+    assert by_name["c0_s"].verdict != "prior"
     assert not found.refit.left_out
     text = " ".join(verdict.text for verdict in verdicts(found))
     assert "say next to nothing of c1_s" in text
@@ -149,9 +150,48 @@ def test_covariance_is_that_of_linear_regression() -> None:
     assert wider > 1.5
 
 
+def test_draws_are_those_of_the_posterior() -> None:
+    width = np.array([0.5, 0.2])
+    bounds = np.full(2, -9.0), np.array([9.0, 0.0])
+    blind = Surrogate(np.zeros(2), np.ones(2), np.zeros(1), np.ones(1), np.zeros((1, 2)))
+    draws = posterior(blind, np.zeros(2), width, bounds, np.diag(width**2), 1.0)
+    assert draws[:, 0].std() == pytest.approx(0.5, rel=0.05)  # the prior
+    half = np.sqrt(2.0 / np.pi) * 0.2  # mean of a normal law cut at its centre
+    assert draws[:, 1].mean() == pytest.approx(-half, rel=0.1)
+    assert draws[:, 1].max() <= 0.0
+    # one time of which the constant is half: against its density on a grid
+    sharp = Surrogate(np.zeros(1), np.ones(1), np.zeros(1), np.full(1, 0.1), np.full((1, 1), 0.5))
+    one = np.ones(1)
+    draws = posterior(sharp, 0 * one, 0.7 * one, (-9 * one, 9 * one), 0.04 * np.eye(1), 1.0)
+    grid = np.linspace(-3.0, 3.0, 60_001)
+    residual = np.log(1.0 + 0.5 * np.expm1(grid)) / 0.1
+    log_density = 1.0 - np.sqrt(1.0 + residual**2) - 0.5 * (grid / 0.7) ** 2
+    cumulative = np.cumsum(np.exp(log_density))
+    ends = np.interp([0.05, 0.95], cumulative / cumulative[-1], grid)
+    assert np.quantile(draws[:, 0], [0.05, 0.95]) == pytest.approx(ends, rel=0.08)
+
+
+def test_surrogate_is_exact_for_times_linear_in_the_constants() -> None:
+    def times(x: np.ndarray) -> np.ndarray:
+        c0, efficiency = np.exp(x)
+        return np.array([3.0 + 2.0 * c0 + 5.0 / efficiency, 1.0 + c0])
+
+    best, there = np.log([0.5, 0.8]), np.log([0.2, 0.6])
+    t = times(best)
+    slopes = np.array([[2.0 * 0.5, 5.0 / 0.8], [0.5, 0.0]]) / t[:, None]
+    formula = Surrogate(best, np.array([1.0, -1.0]), np.zeros(2), np.full(2, 0.1), slopes)
+    assert formula.residuals(there) == pytest.approx(np.log(times(there) / t) / 0.1)
+    tiny = 1e-6
+    for k in range(2):
+        moved = best + tiny * np.eye(2)[k]
+        assert formula.jacobian()[:, k] == pytest.approx(
+            np.log(times(moved) / t) / 0.1 / tiny, rel=1e-4, abs=1e-9
+        )
+
+
 @pytest.mark.parametrize(("spread", "word"), [(0.1, "data"), (0.5, "both"), (0.69, "prior")])
 def test_who_decides(spread: float, word: str) -> None:
-    assert Constant("c0_s", 1e-3, 0.7, 1e-3, spread).verdict == word
+    assert Constant("c0_s", 1e-3, 0.7, 1e-3, spread, 1e-3, 1e-3).verdict == word
 
 
 # --- files --------------------------------------------------------------------------------------

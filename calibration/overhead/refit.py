@@ -11,9 +11,10 @@ Every prediction is a simulation; all simulations of a run share its requests (c
 numbers), so differences come from the constants alone. Derivatives are differences over
 ``STEP``.
 
-Standard errors are those of the linearised problem, widened where residuals are larger than
-``SCALE`` says [2]. They assume that errors of different runs are independent; an error that all share,
-such as that of a kernel's fit, goes into the constants unseen.
+Intervals are quantiles of what constants may be given the runs and the prior, sampled on a formula for
+the simulated times (``surrogate``), and widened where residuals are larger than ``SCALE`` says [2]. They
+assume that errors of different runs are independent; an error that all share, such as that of a kernel's
+fit, goes into the constants unseen.
 
 References:
     [1] P. J. Huber, "Robust estimation of a location parameter", Ann. Math. Statist. 35, 1964; the
@@ -34,6 +35,7 @@ from scipy.optimize import least_squares
 
 from calibration.overhead.replay import Replay, Times, predict_all
 from calibration.overhead.results import STATS
+from calibration.overhead.surrogate import Surrogate, posterior
 from simulator.engine_profiles import EngineProfile
 from simulator.errors import InputError, suggest
 from simulator.validation.serving import overheads
@@ -60,15 +62,14 @@ STEP = 0.5
 """Change of a logarithm for a derivative, in widths of the prior.
 
 Times of a simulated run jump when a request moves to the next step, so small changes show the grain of
-the schedule instead of its slope. Times are nearly linear in the constants themselves, so a difference
-over a step ``h`` of the logarithm is divided by ``e^h − 1``.
+the schedule instead of its slope.
 """
 
 ROUNDS = 8
 """Most steps of the fit."""
 
-INTERVAL = 1.6449
-"""Half width of the 90 % interval in standard errors."""
+INTERVAL = (0.05, 0.95)
+"""Ends of the 90 % interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class Constant:
         value: fitted; where the verdict is ``prior`` nothing but the prior with some noise, and the
             profile stays as it was.
         spread: standard error of the logarithm.
+        low: lower end of the 90 % interval.
+        high: its upper end.
     """
 
     name: str
@@ -89,17 +92,8 @@ class Constant:
     width: float
     value: float
     spread: float
-
-    @property
-    def low(self) -> float:
-        """Lower end of the 90 % interval."""
-        return self.value * math.exp(-INTERVAL * self.spread)
-
-    @property
-    def high(self) -> float:
-        """Upper end of the 90 % interval; a share is at most 1."""
-        high = self.value * math.exp(INTERVAL * self.spread)
-        return min(1.0, high) if self.name.startswith("sustained") else high
+    low: float
+    high: float
 
     @property
     def learned(self) -> float:
@@ -189,15 +183,23 @@ def refit(
     fit = _Problem(tuple(replays), engine, tuple(names), jobs, progress)
     before = fit.simulate_with({})
     best = fit.solve()
-    rows, jacobian = fit.residuals(best), fit.jacobian(best)
-    covariance, widened = _covariance(rows, jacobian, fit.width)
+    near = fit.surrogate(best, careful=True)
+    covariance, widened = _covariance(near.rows, near.jacobian(), fit.width)
+    draws = posterior(near, fit.start, fit.width, (fit.bottom, fit.top), covariance, widened)
+    ends = np.exp(np.quantile(draws, INTERVAL, axis=0))
     constants = tuple(
-        Constant(name, math.exp(x0), width, math.exp(x), math.sqrt(v))
-        for name, x0, width, x, v in zip(
-            names, fit.start, fit.width.tolist(), best, np.diag(covariance), strict=True
+        Constant(
+            name,
+            prior=math.exp(fit.start[k]),
+            width=float(fit.width[k]),
+            value=math.exp(best[k]),
+            spread=float(draws[:, k].std()),
+            low=float(ends[0, k]),
+            high=float(ends[1, k]),
         )
+        for k, name in enumerate(names)
     )
-    left_out = fit.leave_out(best, rows, jacobian)
+    left_out = fit.leave_out(near)
     decided = {c.name: c.value for c in constants if c.verdict != "prior"}
     after = fit.simulate_with(decided)
     return Refit(
@@ -223,6 +225,7 @@ class _Problem:
         self.count = 0
         self.start = np.log([max(engine[n], LEAST.get(n, 1e-6)) for n in names])
         self.width = np.array([WIDTH[n] for n in names])
+        self.power = np.array([-1.0 if n.startswith("sustained") else 1.0 for n in names])
         self.top = np.array([0.0 if n.startswith("sustained") else np.inf for n in names])
         self.bottom = np.array([np.log(engine_floor(n)) for n in names])
         self._known: dict[bytes, list[Times]] = {}
@@ -254,18 +257,35 @@ class _Problem:
         ]
         return np.array(rows)
 
-    def jacobian(self, x: FloatArray) -> FloatArray:
-        """Derivatives of ``residuals``, shape (rows, constants)."""
+    def surrogate(self, x: FloatArray, *, careful: bool = False) -> Surrogate:
+        """A formula for the residuals near ``x``.
+
+        Args:
+            x: where.
+            careful: two simulations a constant instead of one, and rows scaled by what the formula
+                misses there, the grain of the schedule, in addition to ``SCALE``.
+        """
         here = self.residuals(x)
-        columns = []
+        scale = np.array([scale for _, _, scale in self._rows()])
+        slopes = np.empty((here.size, x.size))
+        missed = []
         for k in range(x.size):
             step = STEP * self.width[k]
-            if x[k] + step > self.top[k]:
-                step = -step
-            there = x.copy()
-            there[k] += step
-            columns.append((self.residuals(there) - here) / math.expm1(step))
-        return np.stack(columns, axis=1)
+            steps = (step, -step) if x[k] + step <= self.top[k] else (-step, -0.5 * step)
+            there = [self._moved(x, k, h) for h in (steps if careful else steps[:1])]
+            change = np.expm1(self.power[k] * np.array(steps[: len(there)]))
+            ratio = np.exp((np.stack(there) - here) * scale) - 1.0
+            slopes[:, k] = change @ ratio / float(change @ change)
+            formula = np.log(np.maximum(1.0 + np.outer(change, slopes[:, k]), 0.05)) / scale
+            missed.append(((np.stack(there) - here - formula) ** 2).mean(axis=0))
+        grain = np.sqrt(1.0 + np.mean(missed, axis=0))
+        return Surrogate(x, self.power, here / grain, scale * grain, slopes)
+
+    def _moved(self, x: FloatArray, k: int, step: float) -> FloatArray:
+        """Residuals with one logarithm changed."""
+        there = x.copy()
+        there[k] += step
+        return self.residuals(there)
 
     def solve(self) -> FloatArray:
         """The best logarithms."""
@@ -275,7 +295,7 @@ class _Problem:
             return np.concatenate([self.residuals(x), (x - self.start) / self.width])
 
         def jacobian(x: FloatArray) -> FloatArray:
-            return np.concatenate([self.jacobian(x), prior])
+            return np.concatenate([self.surrogate(x).jacobian(), prior])
 
         found = least_squares(
             residuals,
@@ -291,10 +311,8 @@ class _Problem:
         )
         return np.asarray(found.x, dtype=np.float64)
 
-    def leave_out(
-        self, best: FloatArray, rows: FloatArray, jacobian: FloatArray
-    ) -> tuple[Times, ...]:
-        """Each run predicted by the others: solved on the linearised problem, then simulated."""
+    def leave_out(self, near: Surrogate) -> tuple[Times, ...]:
+        """Each run predicted by the others: fitted to the formula, then simulated."""
         files = [replay.result.entry.file for replay in self.replays]
         if len(set(files)) < 3:
             return ()
@@ -302,21 +320,19 @@ class _Problem:
         found: list[Times] = [{} for _ in self.replays]
         for file in dict.fromkeys(files):
             inside = np.array([f == file for f in files])
-            kept = ~inside[owner]
-            x = self._linear(best, rows[kept], jacobian[kept])
+            x = self._nearby(near.only(~inside[owner]))
             for i in np.flatnonzero(inside):
                 found[i] = self.replays[i].predict(self._values(x))
                 self.count += 1
         return tuple(found)
 
-    def _linear(self, best: FloatArray, rows: FloatArray, jacobian: FloatArray) -> FloatArray:
+    def _nearby(self, near: Surrogate) -> FloatArray:
         def residuals(x: FloatArray) -> FloatArray:
-            data = rows + jacobian @ (x - best)
-            return np.concatenate([data, (x - self.start) / self.width])
+            return np.concatenate([near.residuals(x), (x - self.start) / self.width])
 
         found = least_squares(
             residuals,
-            np.clip(best, self.bottom + 1e-3, self.top - 1e-3),
+            np.clip(near.best, self.bottom + 1e-3, self.top - 1e-3),
             bounds=(self.bottom, self.top),
             loss=cast(Any, self._loss),  # the stub admits names only
             x_scale=self.width,
