@@ -270,7 +270,7 @@ def _engine(values: Values, added_s: float) -> dict[str, float]:
     names = {"sustained_bf16": "sustained", "sustained_fp8": "sustained"}
     found = {names.get(key, key): value for key, value in values.items() if key != "front_s"}
     if "c0_s" in found:
-        found["c0_s"] += added_s
+        found["c0_s"] = max(0.0, found["c0_s"] + added_s)
     return found
 
 
