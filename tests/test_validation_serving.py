@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from simulator.analysis import analyze
 from simulator.cli.app import app
 from simulator.engine_profiles import load_engine
 from simulator.errors import InputError
@@ -226,3 +227,25 @@ def test_tokens_shown_ten_at_a_time_come_later(tmp_path: Path) -> None:
     assert client_of(run) is INFERENCE_MAX_DSR1_TRT
     shown = predict(run)
     assert shown.ttft_ms > 9 * shown.tpot_ms
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "isl", "concurrency"),
+    [
+        ("meta-llama/Llama-3.1-8B", "fp8", 1024.0, 16.0),
+        ("meta-llama/Llama-3.1-8B", "", 2048.0, 4.0),
+        ("openai/gpt-oss-120b", "fp4", 1024.0, 32.0),
+    ],
+)
+def test_closed_form_and_simulation_agree_on_the_documented_client(
+    tmp_path: Path, model: str, precision: str, isl: float, concurrency: float
+) -> None:
+    """Two ways to one number: within 5 % away from KV limits."""
+    row = {"model_path": model, "precision": precision, "isl": isl, "osl": 512.0}
+    (run,) = read_runs(table(tmp_path, {**row, "concurrency": concurrency}))
+    client = analyze(scenario_of(run, client_of(run), load_engine("vllm"))).client
+    assert client is not None
+    assert client.ttft_s is not None
+    found = predict(run)
+    assert 1e3 * client.ttft_s == pytest.approx(found.ttft_ms, rel=0.05)
+    assert 1e3 * client.tpot_s == pytest.approx(found.tpot_ms, rel=0.05)
