@@ -197,7 +197,7 @@ def _family(node: Node, name: str, sources: dict[str, Source]) -> KernelFamily:
             **node.child("elementwise").params(schema.ELEMENTWISE, sources)
         ),
         all_reduce=None if all_reduce is None else _all_reduce(all_reduce, sources),
-        moe=_optional(node.get("moe"), schema.MOE, sources, MoeParams, schema.GEMM_DTYPES),
+        moe=_optional(node.get("moe"), schema.MOE, sources, MoeParams, schema.MOE_DTYPES),
         mla_decode=_optional(node.get("mla_decode"), schema.MLA_DECODE, sources, MlaDecodeParams),
         mla_prefill=_optional(
             node.get("mla_prefill"), schema.MLA_PREFILL, sources, MlaPrefillParams

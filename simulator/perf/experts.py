@@ -197,7 +197,11 @@ def bind_experts(
 
 
 def moe_params(kernels: KernelFamily, how: Multiply) -> MoeParams | None:
-    """Parameters of the experts' kernels: of the format, of the compute type, or of bf16's."""
+    """Parameters of the experts' kernels: of the format, of the compute type, or of bf16's.
+
+    Weights read in a format of their own and multiplied in bf16 have kernels of their own too.
+    """
     known = dict(kernels.moe)
-    names = (how.stored, how.compute) if how.compute != "bf16" else ()
+    only = f"{how.stored.split('_')[0]}_weight_only"  # int4, whatever its groups
+    names = (how.stored, how.compute) if how.compute != "bf16" else (only,)
     return next((known[name] for name in (*names, "bf16") if name in known), None)

@@ -31,7 +31,13 @@ PROFILES = {
 }
 """GPU profile of each name in the measured tables."""
 
-DTYPE = {"bf16": "bfloat16", "fp8": "fp8", "fp8_block": "fp8_block"}
+DTYPE = {
+    "bf16": "bfloat16",
+    "fp8": "fp8",
+    "fp8_block": "fp8_block",
+    "mxfp4_weight_only": "w4a16_mxfp4",
+    "int4_weight_only": "int4_wo",
+}
 """Type in the tables of each type in a profile."""
 
 Rows = pd.DataFrame
@@ -154,7 +160,8 @@ def _collectives(name: str, gpu: GpuProfile) -> Iterator[Job]:
 
 def _moe(name: str) -> Iterator[Job]:
     for family, kind, rows in _parts(measurements(name, "moe"), "dtype"):
-        yield Job(family, "moe", kind, rows, kind, fit_moe_gemm)
+        compute = "bf16" if kind.endswith("_weight_only") else kind
+        yield Job(family, "moe", kind, rows, compute, fit_moe_gemm)
 
 
 def _mla(name: str) -> Iterator[Job]:
