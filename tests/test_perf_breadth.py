@@ -10,7 +10,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hwprofiles import load_gpu
+from hwprofiles import (
+    DecodeAttentionParams,
+    ElementwiseParams,
+    GemmParams,
+    GpuProfile,
+    KernelFamily,
+    NvlinkAllReduce,
+    Param,
+    PrefillAttentionParams,
+    Source,
+    load_gpu,
+)
 from simulator.errors import ModelError
 from simulator.model import (
     FORMAT_BYTES,
@@ -300,10 +311,14 @@ def test_a_bare_statistic_holds_for_every_group() -> None:
 # ------------------------------------------------------------------------------- whole steps by hand
 
 
+FP8 = {"t0_s": 8.15e-6, "compute_eff": 0.73, "memory_eff": 0.806, "p": 1.57, "quant_eff": 0.316}
+
+
 def roofline(m: float, n: float, k: float, weights: float, *, fp8: bool = False) -> float:
-    """A GEMM on an H200 with the parameters of its profile; weights: bytes of all it reads."""
+    """A GEMM on an H200 with the parameters of ``plain_h200``; weights: bytes of all it reads."""
     if fp8:
-        t0, eff, mem, p, quant, peak, size = 8.15e-6, 0.73, 0.806, 1.57, 0.316, 1979e12, 1
+        t0, eff, mem, p, quant = FP8.values()
+        peak, size = 1979e12, 1
     else:
         t0, eff, mem, p, quant, peak, size = 3.86e-6, 0.812, 0.841, 3.1, math.inf, 989e12, 2
     compute = 2 * m * n * k / (peak * eff)
@@ -320,6 +335,35 @@ def all_reduce(size: float, gpus: int) -> float:
 
 def elementwise(bytes_: float, kernels: float = 4) -> float:
     return kernels * 3e-6 + bytes_ / (0.8 * 4.8e12)
+
+
+def plain_h200() -> GpuProfile:
+    """An H200 with round parameters, and none of experts, latent attention or exchanges."""
+    gpu = load_gpu("h200")
+
+    def values(**given: float) -> dict[str, Param]:
+        return {k: Param(v, "1", Source("assumed", "by hand")) for k, v in given.items()}
+
+    gemm = GemmParams(**values(t0_s=3.86e-6, compute_eff=0.812, memory_eff=0.841, p=3.1))
+    fp8 = GemmParams(**values(**FP8))
+    decode = DecodeAttentionParams(**values(t0_s=1.23e-5, tile_s=2.37e-6, memory_eff=0.884))
+    prefill = PrefillAttentionParams(
+        **values(t0_s=1.3e-5, compute_eff=0.676, memory_eff=0.35, head_dim_exponent=0.45)
+    )
+    links = NvlinkAllReduce(
+        **values(
+            t0_s=4.44e-6, rank_s=4.1e-8, one_shot_eff=0.6, two_shot_s=3.8e-6, two_shot_eff=0.75
+        )
+    )
+    family = KernelFamily(
+        name="plain",
+        gemm=(("bf16", gemm), ("fp8", fp8)),
+        decode_attention=(("bf16", decode),),
+        prefill_attention=(("bf16", prefill),),
+        elementwise=ElementwiseParams(**values(t0_s=3e-6, memory_eff=0.8, kernels_per_layer=4)),
+        all_reduce=links,
+    )
+    return replace(gpu, kernels=(family,))
 
 
 def test_a_decode_step_of_a_mixture_of_experts_by_hand() -> None:
@@ -342,9 +386,7 @@ def test_a_decode_step_of_a_mixture_of_experts_by_hand() -> None:
     other = 2 * all_reduce(b * h * 2, 2) + elementwise(b * 2 * (8 * h + 2 * (16 + 4) * 128))
     head = roofline(b, 32000 // 2, h, 2 * 16000 * h)
     expected = 32 * (gemm + experts + attention + other) + head
-    step = StepModel(
-        load_model("mixtral-8x7b"), load_gpu("h200"), Parallel(tp=2), c0_s=0.0, c1_s=0.0
-    )
+    step = StepModel(load_model("mixtral-8x7b"), plain_h200(), Parallel(tp=2), c0_s=0.0, c1_s=0.0)
     assert float(step.decode_s(b, b * context)) == pytest.approx(expected, rel=1e-9)
 
 
@@ -386,7 +428,7 @@ def test_a_decode_step_of_latent_attention_by_hand() -> None:
     expected = 61 * layer + 3 * dense + 58 * mixed + roofline(b, 129280, h, 2 * 129280 * h)
     step = StepModel(
         load_model("deepseek-v3"),
-        load_gpu("h200"),
+        plain_h200(),
         Parallel(ep=8, attention_dp=8),
         Precision.of(load_model("deepseek-v3")),
         c0_s=0.0,
