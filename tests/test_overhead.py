@@ -102,6 +102,7 @@ def test_one_light_run_leaves_most_to_the_prior(files: list[Path]) -> None:
     found = overhead(files[:1], OPTIONS, Clients(), name="light")
     by_name = {c.name: c for c in found.refit.constants}
     assert by_name["c1_s"].verdict == "prior"
+    assert all(c.low <= c.value <= c.high for c in found.refit.constants)
     assert found.engine["c1_s"] == load_engine("vllm")["c1_s"]
     assert found.engine.param("c1_s").source == load_engine("vllm").param("c1_s").source
     assert by_name["c0_s"].verdict != "prior"
@@ -148,6 +149,11 @@ def test_covariance_is_that_of_linear_regression() -> None:
     assert np.diag(alone) == pytest.approx([0.49, 0.04])
     _, wider = fitting._covariance(np.full(40, 3.0), jacobian, np.array([0.7, 0.2]))
     assert wider > 1.5
+
+
+def test_a_prior_that_ends_at_one_is_narrower() -> None:
+    found = fitting._free_spread(np.zeros(2), np.full(2, 0.2), np.array([0.0, np.inf]))
+    assert found == pytest.approx([0.2 * np.sqrt(1.0 - 2.0 / np.pi), 0.2])
 
 
 def test_draws_are_those_of_the_posterior() -> None:

@@ -32,6 +32,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
+from scipy.stats import truncnorm
 
 from calibration.overhead.replay import Replay, Times, predict_all
 from calibration.overhead.results import STATS
@@ -79,7 +80,7 @@ class Constant:
     Attributes:
         name: of the engine profile.
         prior: its value there.
-        width: of the prior, standard deviation of the logarithm.
+        width: of the prior, standard deviation of the logarithm within its bounds.
         value: fitted; where the verdict is ``prior`` nothing but the prior with some noise, and the
             profile stays as it was.
         spread: standard error of the logarithm.
@@ -187,15 +188,16 @@ def refit(
     covariance, widened = _covariance(near.rows, near.jacobian(), fit.width)
     draws = posterior(near, fit.start, fit.width, (fit.bottom, fit.top), covariance, widened)
     ends = np.exp(np.quantile(draws, INTERVAL, axis=0))
+    free = _free_spread(fit.start, fit.width, fit.top)
     constants = tuple(
         Constant(
             name,
             prior=math.exp(fit.start[k]),
-            width=float(fit.width[k]),
+            width=float(free[k]),
             value=math.exp(best[k]),
             spread=float(draws[:, k].std()),
-            low=float(ends[0, k]),
-            high=float(ends[1, k]),
+            low=min(float(ends[0, k]), math.exp(best[k])),
+            high=max(float(ends[1, k]), math.exp(best[k])),
         )
         for k, name in enumerate(names)
     )
@@ -361,6 +363,12 @@ class _Problem:
                 wide = WAVES if metric == "ttft" and replay.waves else 1.0
                 found += [(i, key, scale * wide * math.sqrt(len(keys))) for key in keys]
         return found
+
+
+def _free_spread(start: FloatArray, width: FloatArray, top: FloatArray) -> FloatArray:
+    """Standard deviation of the prior, which a share of at most 1 cuts."""
+    found: FloatArray = truncnorm.std(-np.inf, (top - start) / width, scale=width)
+    return found
 
 
 def engine_floor(name: str) -> float:
