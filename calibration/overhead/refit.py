@@ -367,8 +367,7 @@ class _Problem:
 
 def _free_spread(start: FloatArray, width: FloatArray, top: FloatArray) -> FloatArray:
     """Standard deviation of the prior, which a share of at most 1 cuts."""
-    found: FloatArray = truncnorm.std(-np.inf, (top - start) / width, scale=width)
-    return found
+    return np.asarray(truncnorm.std(-np.inf, (top - start) / width, scale=width))
 
 
 def engine_floor(name: str) -> float:
