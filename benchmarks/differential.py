@@ -1,95 +1,182 @@
-"""Two estimators on the same measured serving runs, both errors in one table from one run.
+"""Measured runs predicted twice: by simulating them, and by an independent estimator.
 
-    python benchmarks/differential.py --other OTHER.parquet [RUNS.parquet]
+The estimator is NVIDIA's aiconfigurator, if it is installed (`pip install aiconfigurator`, Apache-2.0);
+nothing of the project needs it. Both predict the same deployments in the same run, and their errors
+stand in one table. A run that one of them refuses is left out for both, and counted.
 
-``OTHER`` holds what an independent estimator predicts for the same file of runs, in the schema of
-``xpyd validate --rows``: columns ``row``, ``metric`` (``ttft_ms`` or ``tpot_ms``) and ``predicted``;
-rows it cannot predict are left out or NaN. aiconfigurator (PyPI) is one that can be installed beside
-the project: ask it for the same model, system, backend, lengths, concurrency and parallelism, and write
-its TTFT and TPOT. Runs without ``OTHER`` show the simulation against a naive reference that everybody
-can check: one unloaded prefill, and one decode step of a full batch, on the data sheet.
+    python benchmarks/differential.py [FILE] [--jobs N]
+
+FILE is a table of measured runs (``xpyd validate --serving``); default: the bundled ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from hwprofiles import load_gpu
 from simulator.errors import InputError
-from simulator.model import load_model
-from simulator.perf.step import Precision
-from simulator.validation.rows import rows_table
 from simulator.validation.serving.data import bundled_runs
-from simulator.validation.serving.mapping import Unpredictable, model_of, precision_of
-from simulator.validation.serving.predict import predict_all
+from simulator.validation.serving.predict import Prediction, predict_all
 from simulator.validation.serving.runs import MeasuredRun, read_runs
-from simulator.validation.serving.scores import output_rows
+from simulator.validation.serving.scores import score
+from simulator.validation.serving.split import fitted
+
+MISSING = (
+    "differential.py compares with aiconfigurator, which is not installed; install it with "
+    "'pip install aiconfigurator' (Apache-2.0) and run this again."
+)
+
+QUANTISATION = {"fp8": "fp8_block", "": None}
+"""Name of an estimator's GEMM mode by the label of a run that names none; None: its own choice."""
+
+Estimator = Callable[[MeasuredRun], tuple[float, float]]
+"""Mean TTFT and TPOT of a run [ms]; raises whatever it raises where it has no answer."""
 
 
-def naive_ms(run: MeasuredRun) -> tuple[float, float]:
-    """TTFT and TPOT of a data-sheet roofline without a client, a scheduler or overheads [ms].
+@dataclass(frozen=True)
+class Pair:
+    """One run, predicted by both; NaN and a reason where one has no prediction."""
 
-    Prefill: 2 FLOP per active weight and token at the bf16 peak. Decode: active weights and the KV of
-    the whole batch read once.
+    run: MeasuredRun
+    ours: Prediction
+    theirs: tuple[float, float]
+    reason: str = ""
+
+
+def load_estimator() -> Estimator:
+    """Aiconfigurator's point estimate.
+
+    Raises:
+        InputError: it is not installed, or its interface is not the one known here.
     """
     try:
-        model, gpu = load_model(model_of(run.model)), load_gpu(run.gpu)
-        asked = precision_of(run)
-    except (InputError, Unpredictable):
-        return float("nan"), float("nan")
-    gpus = run.workers.gpus // run.workers.instances
-    kv = Precision(kv=asked.get("kv", "bf16")).kv_bytes
-    weight_bytes = 1.0 if str(asked.get("weights", "")).startswith("fp8") else 2.0
-    prefill = 2.0 * model.active_parameters * run.isl / (gpus * gpu.bf16_flops.value)
-    context = run.isl + run.osl / 2.0
-    read = weight_bytes * model.active_parameters
-    read += run.concurrency / run.workers.instances * context * model.kv_bytes_per_token(kv)
-    return 1e3 * prefill, 1e3 * read / (gpus * gpu.memory_bytes_per_s.value)
+        estimate = importlib.import_module("aiconfigurator.cli").cli_estimate
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "aiconfigurator":
+            raise InputError(f"aiconfigurator cannot be imported: {error}.") from None
+        raise InputError(MISSING) from None
+    except AttributeError:
+        raise InputError(
+            "aiconfigurator has no cli_estimate; allowed: a version with aiconfigurator.cli.cli_estimate."
+        ) from None
+
+    def of(run: MeasuredRun) -> tuple[float, float]:
+        found = estimate(run.model, run.gpu, **arguments(run))
+        return float(found.ttft), float(found.tpot)
+
+    return of
 
 
-def naive_rows(runs: list[MeasuredRun]) -> pd.DataFrame:
-    """The naive reference in the schema of ``OTHER``."""
+def arguments(run: MeasuredRun) -> dict[str, Any]:
+    """What the estimator is asked for a run, besides model and GPU."""
+    each = run.workers
+    asked: dict[str, Any] = {
+        "backend_name": run.engine,
+        "isl": run.isl,
+        "osl": run.osl,
+        "tp_size": each.tp,
+        "pp_size": each.pp,
+        "attention_dp_size": each.attention_dp,
+        "moe_ep_size": each.ep,
+        "moe_tp_size": each.tp * each.attention_dp // each.ep,
+    }
+    mode = run.gemm or QUANTISATION.get(run.precision, run.precision)
+    if mode:
+        asked["gemm_quant_mode"] = mode
+    if run.prefill is None:
+        # requests in flight on one rank of one instance
+        share = each.instances * each.attention_dp
+        return asked | {"mode": "agg", "batch_size": max(1, round(run.concurrency / share))}
+    first, ranks = run.prefill, each.instances * each.attention_dp
+    return asked | {
+        "mode": "disagg",
+        "prefill_tp_size": first.tp,
+        "prefill_pp_size": first.pp,
+        "prefill_attention_dp_size": first.attention_dp,
+        "prefill_moe_ep_size": first.ep,
+        "prefill_moe_tp_size": first.tp * first.attention_dp // first.ep,
+        "prefill_batch_size": 1,
+        "prefill_num_workers": first.instances,
+        "decode_batch_size": max(1, round(run.concurrency / ranks)),
+        "decode_num_workers": each.instances,
+    }
+
+
+def compared(
+    runs: Sequence[MeasuredRun], predictions: Sequence[Prediction], estimator: Estimator
+) -> list[Pair]:
+    """Every run with both predictions."""
     found = []
-    for run in runs:
-        ttft, tpot = naive_ms(run)
-        found += [(run.row, "ttft_ms", ttft), (run.row, "tpot_ms", tpot)]
-    return pd.DataFrame(found, columns=["row", "metric", "predicted"])
+    for run, ours in zip(runs, predictions, strict=True):
+        nan = (float("nan"), float("nan"))
+        if ours.reason:
+            found.append(Pair(run, ours, nan, f"not simulated: {ours.reason}"))
+            continue
+        try:
+            theirs = estimator(run)
+        except Exception as error:
+            text = str(error).splitlines()[0] if str(error) else ""
+            found.append(Pair(run, ours, nan, f"not estimated: {type(error).__name__} {text}"))
+        else:
+            found.append(Pair(run, ours, theirs))
+    return found
 
 
-def errors(mine: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """Median and mean absolute relative error of both, on the rows both predict, by metric.
-
-    Args:
-        mine: the table of ``xpyd validate --rows``.
-        other: columns ``row``, ``metric``, ``predicted``.
-    """
-    both = mine.merge(
-        other[["row", "metric", "predicted"]], on=["row", "metric"], suffixes=("", "_other")
+def table(pairs: Iterable[Pair]) -> pd.DataFrame:
+    """Relative errors of both, one row a run that both predict."""
+    return pd.DataFrame(
+        {
+            "group": f"{p.run.engine} {p.run.mode}, {'fitted' if fitted(p.run) else 'never fitted'}",
+            "ttft": p.ours.ttft_ms / p.run.ttft_ms - 1.0,
+            "tpot": p.ours.tpot_ms / p.run.tpot_ms - 1.0,
+            "ttft_estimator": p.theirs[0] / p.run.ttft_ms - 1.0,
+            "tpot_estimator": p.theirs[1] / p.run.tpot_ms - 1.0,
+        }
+        for p in pairs
+        if not p.reason
     )
-    both = both.dropna(subset=["predicted", "predicted_other", "measured"])
-    out = []
-    for metric, part in both.groupby("metric"):
-        for name, column in (("xpyd", "predicted"), ("other", "predicted_other")):
-            off = np.abs(part[column] / part["measured"] - 1.0)
-            out.append((metric, name, len(part), 100 * off.median(), 100 * off.mean()))
-    return pd.DataFrame(out, columns=["metric", "estimator", "rows", "median %", "mean %"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="?", type=Path, default=None)
-    parser.add_argument("--other", type=Path, default=None)
-    given = parser.parse_args()
-    path = given.runs or bundled_runs()
-    runs = [r for r in read_runs(path) if r.usable and r.relevant and not r.queue_dominated]
-    mine = rows_table(output_rows(path.stem, runs, predict_all(runs, jobs=2)))
-    other = naive_rows(runs) if given.other is None else pd.read_parquet(given.other)
-    print(errors(mine, other).round(1).to_string(index=False))
+def lines(errors: pd.DataFrame) -> list[str]:
+    """The table as Markdown: median / mean absolute relative error [%]."""
+    names = ("ttft", "ttft_estimator", "tpot", "tpot_estimator")
+    out = [
+        "| runs | | TTFT, xpyd | TTFT, estimator | TPOT, xpyd | TPOT, estimator |",
+        "|---|---|---|---|---|---|",
+    ]
+    groups = [*errors.groupby("group"), ("all", errors)] if len(errors) else []
+    for name, part in groups:
+        scores = [score(part[n]) for n in names]
+        cells = [f"{100 * s.median:.0f} / {100 * s.mean:.0f}" for s in scores]
+        out.append(f"| {name} | {len(part)} | {' | '.join(cells)} |")
+    return out
+
+
+def main(arguments_: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Measured runs predicted twice.")
+    parser.add_argument("file", nargs="?", type=Path, help="measured runs; default: the bundled")
+    parser.add_argument("--jobs", type=int, default=1, help="processes of the simulations")
+    asked = parser.parse_args(arguments_)
+    try:
+        estimator = load_estimator()
+        runs = [run for run in read_runs(asked.file or bundled_runs()) if run.usable]
+    except InputError as error:
+        print(f"differential: {error}", file=sys.stderr)
+        return 2
+    pairs = compared(runs, predict_all(runs, jobs=asked.jobs), estimator)
+    print("\n".join(lines(table(pairs))))
+    for reason, count in Counter(p.reason for p in pairs if p.reason).most_common():
+        print(f"left out, {count} runs: {reason}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

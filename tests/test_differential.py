@@ -1,35 +1,79 @@
-"""The differential check: both errors on the rows both predict."""
+"""The differential check against an independent estimator, with a stand-in for it."""
 
 from __future__ import annotations
 
-import math
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import differential
-import pandas as pd
 import pytest
 
-from simulator.validation.rows import Row, rows_table
 from simulator.validation.serving.data import bundled_runs
-from simulator.validation.serving.runs import read_runs
+from simulator.validation.serving.predict import Prediction
+from simulator.validation.serving.runs import MeasuredRun, read_runs
 
 
-def test_errors_are_taken_where_both_predict() -> None:
-    mine = rows_table(
-        [
-            Row("t", 0, "ttft_ms", 10.0, 11.0, "ms"),
-            Row("t", 1, "ttft_ms", 10.0, 5.0, "ms"),
-            Row("t", 2, "ttft_ms", 10.0, 10.0, "ms"),
-        ]
-    )
-    other = pd.DataFrame(
-        {"row": [0, 1, 2], "metric": "ttft_ms", "predicted": [20.0, 10.0, math.nan]}
-    )
-    found = differential.errors(mine, other).set_index("estimator")
-    assert found["rows"].tolist() == [2, 2]
-    assert found.loc["xpyd", "mean %"] == pytest.approx(30.0)
-    assert found.loc["other", "mean %"] == pytest.approx(50.0)
+@pytest.fixture(scope="module")
+def runs() -> list[MeasuredRun]:
+    return [run for run in read_runs(bundled_runs()) if run.usable]
 
 
-def test_the_naive_reference_knows_every_bundled_run() -> None:
-    found = differential.naive_rows(read_runs(bundled_runs())[:20])
-    assert (found["predicted"] > 0.0).all()
+def test_without_the_estimator_a_sentence_and_exit_code_2(monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setitem(sys.modules, "aiconfigurator", None)
+    assert differential.main([]) == 2
+    said = capsys.readouterr()
+    assert "aiconfigurator, which is not installed" in said.err
+    assert said.out == ""
+
+
+def test_another_interface_is_said_to_be_unknown(monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setitem(sys.modules, "aiconfigurator", ModuleType("aiconfigurator"))
+    monkeypatch.setitem(sys.modules, "aiconfigurator.cli", ModuleType("aiconfigurator.cli"))
+    assert differential.main([]) == 2
+    assert "has no cli_estimate" in capsys.readouterr().err
+
+
+def test_the_estimator_is_asked_for_the_deployment_that_was_measured(
+    monkeypatch: Any, runs: list[MeasuredRun]
+) -> None:
+    asked = {}
+
+    def estimate(model: str, gpu: str, **given: Any) -> SimpleNamespace:
+        asked[model, gpu] = given
+        return SimpleNamespace(ttft=12.0, tpot=3.0)
+
+    cli = ModuleType("aiconfigurator.cli")
+    cli.cli_estimate = estimate  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "aiconfigurator", ModuleType("aiconfigurator"))
+    monkeypatch.setitem(sys.modules, "aiconfigurator.cli", cli)
+    estimator = differential.load_estimator()
+    agg = next(r for r in runs if r.prefill is None and r.workers.instances == 1)
+    assert estimator(agg) == (12.0, 3.0)
+    given = asked[agg.model, agg.gpu]
+    assert given["mode"] == "agg"
+    assert (given["isl"], given["osl"], given["tp_size"]) == (agg.isl, agg.osl, agg.workers.tp)
+    assert given["batch_size"] == max(1, round(agg.concurrency / agg.workers.attention_dp))
+    split = next(r for r in runs if r.prefill is not None)
+    given = differential.arguments(split)
+    assert given["mode"] == "disagg"
+    assert given["prefill_num_workers"] == split.prefill.instances  # type: ignore[union-attr]
+    assert given["decode_num_workers"] == split.workers.instances
+
+
+def test_both_errors_stand_in_one_table_over_the_same_runs(runs: list[MeasuredRun]) -> None:
+    some = runs[:4]
+    ours = [
+        Prediction(r.row, ttft_ms=1.1 * r.ttft_ms, tpot_ms=0.8 * r.tpot_ms) for r in some[:3]
+    ] + [Prediction(some[3].row, reason="no profile")]
+
+    def estimator(run: MeasuredRun) -> tuple[float, float]:
+        if run is some[0]:
+            raise KeyError("no table")
+        return 1.5 * run.ttft_ms, 1.3 * run.tpot_ms
+
+    pairs = differential.compared(some, ours, estimator)
+    assert [p.reason.split(":")[0] for p in pairs] == ["not estimated", "", "", "not simulated"]
+    text = differential.lines(differential.table(pairs))
+    assert text[-1] == "| all | 2 | 10 / 10 | 50 / 50 | 20 / 20 | 30 / 30 |"
+    assert len(differential.lines(differential.table([]))) == 2
