@@ -20,6 +20,7 @@ from simulator.errors import InputError
 from simulator.metrics import summarize
 from simulator.scenario import Scenario
 from simulator.uncertainty import (
+    SPREAD,
     Draw,
     EngineSpread,
     Factor,
@@ -27,7 +28,6 @@ from simulator.uncertainty import (
     draw_factors,
     factors_of,
     redrawn,
-    spread_of,
     uncertainty,
 )
 from simulator.uncertainty.bands import METRICS, band_of
@@ -129,14 +129,14 @@ def test_the_spread_of_an_operator_has_its_error_as_mean_absolute_value() -> Non
 
 
 def test_factors_are_those_a_step_feels() -> None:
-    found = {f.name for f in factors_of(quick().deployment(), spread_of(None))}
+    found = {f.name for f in factors_of(quick().deployment(), SPREAD)}
     assert "h100_sxm gemm bf16" in found
     assert "h100_sxm decode_attention bf16" in found
     assert "link" in found
     # one GPU: no all-reduce; bf16: no fp8 kernel; no front-end latency
     assert not any("all_reduce" in name or "fp8" in name or "front" in name for name in found)
     wide = quick("pools.prefill.tp=2", "routing.latency_s=10ms")
-    names = {f.name for f in factors_of(wide.deployment(), spread_of(None))}
+    names = {f.name for f in factors_of(wide.deployment(), SPREAD)}
     assert {"h100_sxm all_reduce", "front end"} <= names
 
 

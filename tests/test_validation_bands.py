@@ -79,8 +79,8 @@ def test_a_run_has_the_same_band_whatever_the_workers_and_a_wider_one_of_a_wider
         lo, hi = getattr(one, metric)
         assert lo < at < hi
         assert lo * hi == pytest.approx(at * at)
-    wide = {run.engine: EngineSpread(overhead=2.0, front=2.0, prefill=0.5, step=1.0)}
-    wider = run_bands(runs[:1], predictions[:1], draws=3, spreads=wide)[0]
+    wide = EngineSpread(overhead=2.0, front=2.0, prefill=0.5, step=1.0)
+    wider = run_bands(runs[:1], predictions[:1], draws=3, spread=wide)[0]
     assert wider.tpot[1] > one.tpot[1]
     assert wider.ttft[1] > one.ttft[1]
 

@@ -18,7 +18,7 @@ from simulator.planner.candidate import Candidate
 from simulator.planner.layout import Layout
 from simulator.planner.sizes import Kind, replication
 from simulator.planner.trial import Question, Trial, run_trial
-from simulator.uncertainty import Band, Draw, draw_factors, factors_of, spread_of
+from simulator.uncertainty import SPREAD, Band, Draw, draw_factors, factors_of
 from simulator.uncertainty.bands import LEVEL, band_of
 from simulator.uncertainty.drivers import explained
 
@@ -116,11 +116,10 @@ def confidence(
         jobs: worker processes; -1 for one a core. The answer does not depend on it.
         progress: called as ``progress(what, runs made, runs)``.
     """
-    spread = spread_of(question.base.config.engine.name)
     plans, work = [], []
     for candidate in finalists:
         deployment = candidate.layout.scenario(question.base, slo=question.slo).deployment()
-        factors = factors_of(deployment, spread)
+        factors = factors_of(deployment, SPREAD)
         worlds = draw_factors(factors, (p.gpu for p in deployment.pools), draws, seed)
         trial = replication(candidate, kind, seed)
         plans.append((candidate, factors, worlds))

@@ -12,12 +12,13 @@ from simulator.uncertainty.bands import (
 from simulator.uncertainty.draws import Draw, draw_factors
 from simulator.uncertainty.factors import Factor, factors_of
 from simulator.uncertainty.redraw import redrawn
-from simulator.uncertainty.spread import EngineSpread, spread_of
+from simulator.uncertainty.spread import SPREAD, EngineSpread
 
 __all__ = [
     "DRAWS",
     "LEVEL",
     "MOST_DRAWS",
+    "SPREAD",
     "Band",
     "Bands",
     "Draw",
@@ -27,6 +28,5 @@ __all__ = [
     "draw_factors",
     "factors_of",
     "redrawn",
-    "spread_of",
     "uncertainty",
 ]

@@ -22,7 +22,7 @@ from simulator.uncertainty.draws import Draw, draw_factors
 from simulator.uncertainty.drivers import explained
 from simulator.uncertainty.factors import Factor, factors_of
 from simulator.uncertainty.redraw import redrawn
-from simulator.uncertainty.spread import spread_of
+from simulator.uncertainty.spread import SPREAD
 from simulator.workload import Requests
 
 DRAWS = 40
@@ -179,7 +179,7 @@ def uncertainty(
         raise InputError(f"jobs: found {jobs}; allowed: at least 1, or -1 for one a core.")
     seed = scenario.seed if seed is None else seed
     deployment, slo = scenario.deployment(), scenario.slo
-    factors = factors_of(deployment, spread_of(scenario.config.engine.name))
+    factors = factors_of(deployment, SPREAD)
     worlds = draw_factors(factors, (pool.gpu for pool in deployment.pools), draws, seed)
     ask = _Ask(deployment, scenario.requests(seed), slo, seed)
     found: list[_World] = []

@@ -21,12 +21,12 @@ from simulator.scenario import Scenario
 from simulator.scenario.deployment import Deployment
 from simulator.uncertainty import (
     LEVEL,
+    SPREAD,
     EngineSpread,
     check_draws,
     draw_factors,
     factors_of,
     redrawn,
-    spread_of,
 )
 from simulator.validation.serving.clients import client_of
 from simulator.validation.serving.mapping import engine_of, scenario_of
@@ -35,9 +35,9 @@ from simulator.validation.serving.runs import MeasuredRun
 
 METRICS = ("ttft", "tpot")
 
-CLIENT = 0.35
-"""Standard deviation of the log of a mean TTFT that an inferred client leaves [1]: from the runs of
-undocumented clients that the engine profiles were fitted on (docs/uncertainty.md)."""
+CLIENT = 0.5
+"""Standard deviation of the log of a mean TTFT that an inferred client leaves [1]: the largest of the
+fitted deployments of undocumented clients needs 0.585 in all (docs/uncertainty.md)."""
 
 Progress = Callable[[int, int], None]
 
@@ -67,7 +67,7 @@ def run_bands(
     *,
     draws: int,
     engines: Engines | None = None,
-    spreads: Mapping[str, EngineSpread] | None = None,
+    spread: EngineSpread = SPREAD,
     seed: int = 1,
     jobs: int = 1,
     progress: Progress | None = None,
@@ -79,7 +79,7 @@ def run_bands(
         predictions: theirs.
         draws: simulations of each run.
         engines: profiles that replace the bundled ones.
-        spreads: spreads of engines that replace ``uncertainty.spread.SPREADS``, by name.
+        spread: of the engines.
         seed: of the clients' lengths and of the draws.
         jobs: processes.
         progress: called as ``progress(done, all)``.
@@ -89,7 +89,7 @@ def run_bands(
     """
     check_draws(draws)
     found: list[RunBand] = []
-    ask = _Ask(draws, engines, spreads or {}, seed)
+    ask = _Ask(draws, engines, spread, seed)
     for band in _stream(ask, runs, predictions, jobs):
         found.append(band)
         if progress is not None:
@@ -142,7 +142,7 @@ class _Ask:
 
     draws: int
     engines: Engines | None
-    spreads: Mapping[str, EngineSpread]
+    spread: EngineSpread
     seed: int
 
 
@@ -166,7 +166,7 @@ def _band(ask: _Ask, run: MeasuredRun, prediction: Prediction) -> RunBand:
     engine = (ask.engines or {}).get(name) or load_engine(name)
     scenario = scenario_of(run, client, engine, seed=ask.seed)
     deployment = scenario.deployment()
-    factors = factors_of(deployment, ask.spreads.get(name) or spread_of(name))
+    factors = factors_of(deployment, ask.spread)
     gpus = (pool.gpu for pool in deployment.pools)
     # each deployment its own world: errors of two rows are one draw only where they are one row
     worlds = draw_factors(factors, gpus, ask.draws, ask.seed + run.row)
