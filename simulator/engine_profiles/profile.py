@@ -35,7 +35,8 @@ NUMBERS = (
     Field("front_gpu_s", "s", 0, 1, "the same for every doubling of the instance's GPUs"),
     Field("sustained_bf16", "1", 0.05, 1, "share of GEMM efficiency kept in long bf16 steps"),
     Field("sustained_fp8", "1", 0.05, 1, "the same for fp8"),
-    Field("sustained_experts", "1", 0.05, 1, "the same for the experts of a MoE layer"),
+    Field("sustained_experts", "1", 0.05, 1, "the same for experts multiplied in bf16"),
+    Field("sustained_experts_fp8", "1", 0.05, 1, "the same for experts multiplied in fp8"),
 )
 
 
@@ -119,5 +120,5 @@ class EngineProfile:
             experts: those of a MoE layer.
         """
         if experts:
-            return self["sustained_experts"]
+            return self["sustained_experts_fp8" if compute == "fp8" else "sustained_experts"]
         return self["sustained_fp8" if compute == "fp8" else "sustained_bf16"]

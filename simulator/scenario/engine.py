@@ -61,7 +61,8 @@ def _overheads(profile: EngineProfile, precision: Precision, model: ModelSpec) -
     compute = precision.wanted(precision.formats.attention if model.is_moe else precision.weights)
     costs |= {"kernels": profile.kernels, "sustained": profile.sustained(compute)}
     if model.is_moe:
-        costs["sustained_experts"] = profile.sustained(compute, experts=True)
+        own = "fp8" if precision.formats.experts.startswith("fp8") else "bf16"
+        costs["sustained_experts"] = profile.sustained(own, experts=True)
     return costs
 
 

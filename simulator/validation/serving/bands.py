@@ -190,4 +190,4 @@ def spread_in(logs: Sequence[float]) -> float:
 
 def _again(run: MeasuredRun, scenario: Scenario, world: Deployment, seed: int) -> Prediction:
     done = simulate_deployment(world, scenario.requests(), seed=seed)
-    return measured(run, done, stream_interval=client_of(run).stream_interval)
+    return measured(run, done)

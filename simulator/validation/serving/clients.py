@@ -24,6 +24,7 @@ class Client:
         spare_slots: sequences the server could run beyond the concurrency; None: its default.
         front_s: front-end latency, where it is not the engine's [s].
         front_request_s: further front-end latency for each request in flight [s].
+        warmed_up: the opening burst is a warm-up, whose requests are not counted.
         stream_interval: the server shows so many tokens at once: a client sees the first of them
             when it sees this many.
         memory_fraction: the server's, where it is not the engine's default.
@@ -37,6 +38,7 @@ class Client:
     spare_slots: int | None = None
     front_s: float | None = None
     front_request_s: float = 0.0
+    warmed_up: bool = False
     stream_interval: int = 1
     memory_fraction: float | None = None
     note: str = ""
@@ -74,6 +76,12 @@ SPREAD = Client(
 
 FIXED = Client(ratio=1.0, note="client inferred: fixed lengths, ten prompts per slot")
 
+WARMED_UP = Client(
+    ratio=0.8,
+    warmed_up=True,
+    note="client inferred: lengths 0.8 to 1 of those asked for, the opening burst not counted",
+)
+
 ONE_PROMPT = Client(
     ratio=1.0,
     one_prompt_a_step=True,
@@ -108,6 +116,8 @@ def client_of(run: MeasuredRun) -> Client:
     """
     if run.documented:
         return _inference_max(run)
+    if run.prefill is not None:
+        return WARMED_UP
     if run.engine == "trtllm" and run.version.startswith("1.0"):
         if run.workers.ep > 1:
             return ONE_PROMPT_MOE

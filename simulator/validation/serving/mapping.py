@@ -90,7 +90,7 @@ def _engine(run: MeasuredRun, engine: EngineProfile) -> dict[str, Any]:
     section |= {name: engine[name] for name in ("c1_s", "host_s")}
     section["c0_s"] = engine.step_s(expert_layers(model))
     if model.is_moe:
-        section["sustained_experts"] = engine["sustained_experts"]
+        section["sustained_experts"] = engine.sustained(compute_of(run), experts=True)
     return section
 
 

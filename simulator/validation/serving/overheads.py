@@ -38,6 +38,7 @@ PRIOR_LOG: Mapping[str, float] = {
     "sustained_bf16": 0.2,
     "sustained_fp8": 0.25,
     "sustained_experts": 0.5,
+    "sustained_experts_fp8": 0.5,
 }
 """How far the profile's values may be off before data: standard deviation of their logarithm."""
 

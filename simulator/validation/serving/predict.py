@@ -14,7 +14,7 @@ from simulator.engine_profiles import EngineProfile, load_engine
 from simulator.errors import InputError
 from simulator.run import Run
 from simulator.scenario.deployment import Deployment
-from simulator.validation.serving.clients import client_of
+from simulator.validation.serving.clients import Client, client_of
 from simulator.validation.serving.mapping import (
     Unpredictable,
     check_gpu,
@@ -73,7 +73,7 @@ def predict(run: MeasuredRun, engines: Engines | None = None, *, seed: int = 1) 
     except (Unpredictable, InputError) as error:
         return Prediction(run.row, reason=str(error))
     notes = (*run.notes, *((client.note,) if client.note else ()), *_notes(deployment))
-    return measured(run, done, notes, client.stream_interval)
+    return measured(run, done, notes, client)
 
 
 def predict_all(
@@ -131,22 +131,32 @@ def _notes(deployment: Deployment) -> tuple[str, ...]:
 
 
 def measured(
-    run: MeasuredRun, done: Run, notes: tuple[str, ...] = (), stream_interval: int = 1
+    run: MeasuredRun, done: Run, notes: tuple[str, ...] = (), client: Client | None = None
 ) -> Prediction:
-    """What the client reports; with ``stream_interval`` n it sees token 1 together with token n."""
+    """What the client reports; with ``stream_interval`` n it sees token 1 together with token n.
+
+    Args:
+        run: what was measured.
+        done: its simulation.
+        notes: what was assumed.
+        client: what the benchmark client does; by default that of the run.
+    """
+    client = client or client_of(run)
     table: Any = done.requests
     first = table["first_token_s"].to_numpy()
     last = table["last_token_s"].to_numpy()
     arrival = table["arrival_s"].to_numpy()
     output = table["output_tokens"].to_numpy()
     ended = np.isfinite(last)
+    if client.warmed_up:
+        ended &= np.arange(len(ended)) >= run.concurrency
     if not ended.any():
         return Prediction(run.row, reason="no request of the simulation completed")
     ttft_ms = 1e3 * float((first - arrival)[ended].mean())
     several = ended & (output > 1)
     gaps = (last - first)[several] / (output[several] - 1)
     tpot_ms = 1e3 * float(gaps.mean()) if several.any() else math.nan
-    late = min(stream_interval, run.osl) - 1
+    late = min(client.stream_interval, run.osl) - 1
     if late:
         ttft_ms, tpot_ms = ttft_ms + late * tpot_ms, tpot_ms * (1.0 - late / (run.osl - 1))
     span = float(np.nanmax(last)) - float(arrival.min())
