@@ -140,4 +140,4 @@ def test_costs_grow_with_layers_of_experts_and_doublings_of_gpus() -> None:
     assert engine.step_s(10) == pytest.approx(engine["c0_s"] + 10 * engine["c0_experts_s"])
     assert engine.latency_s(1) == engine["front_s"]
     assert engine.latency_s(8) == pytest.approx(engine["front_s"] + 3 * engine["front_gpu_s"])
-    assert load_engine("vllm").step_s(10_000) == 0.0  # never below nothing
+    assert load_engine("vllm").step_s(10_000, "bf16") == 0.0  # never below nothing

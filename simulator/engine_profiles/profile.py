@@ -29,6 +29,7 @@ NUMBERS = (
         "further overhead of a step per layer with routed experts; "
         "below 0 where benchmarks count launches that a server's CUDA graphs hide",
     ),
+    Field("c0_experts_bf16_s", "s", -0.1, 0.1, "the same where they are multiplied in bf16"),
     Field("c1_s", "s", 0, 0.1, "overhead of a sequence in a step"),
     Field("host_s", "s", 0, 1, "shortest step the host loop allows"),
     Field("front_s", "s", 0, 10, "from a request's arrival to the scheduler, and its tokens back"),
@@ -104,9 +105,15 @@ class EngineProfile:
         new = {key: replace(known[key], value=v, source=source) for key, v in values.items()}
         return replace(self, values=tuple((known | new).items()))
 
-    def step_s(self, expert_layers: int) -> float:
-        """Overhead of a step of a model with so many layers of routed experts, at least 0 [s]."""
-        return max(0.0, self["c0_s"] + expert_layers * self["c0_experts_s"])
+    def step_s(self, expert_layers: int, compute: str = "fp8") -> float:
+        """Overhead of a step, at least 0 [s].
+
+        Args:
+            expert_layers: layers with routed experts.
+            compute: type these are multiplied in.
+        """
+        each = self["c0_experts_s" if compute == "fp8" else "c0_experts_bf16_s"]
+        return max(0.0, self["c0_s"] + expert_layers * each)
 
     def latency_s(self, gpus: int) -> float:
         """Front-end latency of a request to an instance of so many GPUs [s]."""

@@ -57,11 +57,11 @@ def expert_layers(model: ModelSpec) -> int:
 
 def _overheads(profile: EngineProfile, precision: Precision, model: ModelSpec) -> dict[str, Any]:
     costs: dict[str, Any] = {name: profile[name] for name in _COSTS}
-    costs["c0_s"] = profile.step_s(expert_layers(model))
+    own = "fp8" if precision.formats.experts.startswith("fp8") else "bf16"
+    costs["c0_s"] = profile.step_s(expert_layers(model), own)
     compute = precision.wanted(precision.formats.attention if model.is_moe else precision.weights)
     costs |= {"kernels": profile.kernels, "sustained": profile.sustained(compute)}
     if model.is_moe:
-        own = "fp8" if precision.formats.experts.startswith("fp8") else "bf16"
         costs["sustained_experts"] = profile.sustained(own, experts=True)
     return costs
 

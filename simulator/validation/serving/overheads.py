@@ -31,6 +31,7 @@ FREE = ("c0_s", "c1_s", "front_s", "sustained_fp8")
 PRIOR_LOG: Mapping[str, float] = {
     "c0_s": 0.7,
     "c0_experts_s": 1.0,
+    "c0_experts_bf16_s": 1.0,
     "c1_s": 0.7,
     "host_s": 0.7,
     "front_s": 1.0,
