@@ -121,7 +121,7 @@ DTYPES = ("bf16", "fp8")
 GEMM_DTYPES = ("bf16", "fp8", "fp8_block", "fp4")
 """Types a GEMM's parameters are given for (what it multiplies in)."""
 
-MOE_DTYPES = (*GEMM_DTYPES, "mxfp4_weight_only", "int4_weight_only")
+MOE_DTYPES = (*GEMM_DTYPES, "int4_weight_only")
 """Types the parameters of experts' kernels are given for: what they multiply in, or what they read
 their weights in where they multiply in bf16."""
 

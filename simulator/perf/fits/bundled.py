@@ -35,7 +35,6 @@ DTYPE = {
     "bf16": "bfloat16",
     "fp8": "fp8",
     "fp8_block": "fp8_block",
-    "mxfp4_weight_only": "w4a16_mxfp4",
     "int4_weight_only": "int4_wo",
 }
 """Type in the tables of each type in a profile."""

@@ -19,7 +19,6 @@ WEIGHT_BYTES = {
     "float32": 4.0,
     "fp8": 1.0,
     "fp8_block": 1.0 + 4.0 / 128**2,
-    "w4a16_mxfp4": 0.5 + 1.0 / 32.0,
     "int4_wo": 0.5 + 2.0 / 32.0,
 }
 """Bytes of an expert's weight, scales included, by type of the tables [bytes]."""
