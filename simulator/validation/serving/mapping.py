@@ -15,9 +15,7 @@ from simulator.validation.serving.runs import MeasuredRun, Workers
 
 SKEW = 0.6
 """Zipf exponent of the popularity of a mixture's experts: without it decode times of DeepSeek-V3 on
-TensorRT-LLM grow faster with the batch than measured (fitted on its TP8 runs; 0.9 for gpt-oss)."""
-
-GPT_OSS_SKEW = 0.9
+TensorRT-LLM grow faster with the batch than measured (fitted on its TP8 runs)."""
 
 LINK = "ib_ndr"
 """Fabric of disaggregated runs; the tables do not record it (assumed)."""
@@ -70,7 +68,7 @@ def scenario_of(
         "seed": seed,
     }
     if load_model(raw["model"]).is_moe:
-        raw["expert_skew"] = GPT_OSS_SKEW if raw["model"].startswith("gpt-oss") else SKEW
+        raw["expert_skew"] = SKEW
     if run.prefill is None:
         raw["pools"] = {"colocated": _pool(run, run.workers, client, engine)}
     else:
