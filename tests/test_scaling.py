@@ -48,7 +48,9 @@ def decode_events(r: Run) -> float:
 
 
 def test_events_per_request_hardly_rise_with_eight_times_longer_outputs() -> None:
-    short, long = run(at_load(0.7, 128)), run(at_load(0.7, 1024))
+    # at higher loads so many requests share the few steps of the short outputs' run that it saves
+    # boundaries: the rise is then against a smaller number
+    short, long = run(at_load(0.6, 128)), run(at_load(0.6, 1024))
     assert short.requests.preemptions.sum() == long.requests.preemptions.sum() == 0
     tokens = [float(r.workload.output_tokens.sum()) for r in (short, long)]
     assert tokens[1] > 7 * tokens[0]

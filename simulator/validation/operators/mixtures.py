@@ -16,7 +16,12 @@ Array = npt.NDArray[np.float64]
 KERNELS: dict[str, Kernel] = {"moe": MOE, "mla_decode": MLA_DECODE, "mla_prefill": MLA_PREFILL}
 """Forms by operator; ``moe`` is given per compute type, latent attention per KV type."""
 
-_TYPES = {"bfloat16": "bf16", "fp8": "fp8", "fp8_block": "fp8_block"}
+_TYPES = {
+    "bfloat16": "bf16",
+    "fp8": "fp8",
+    "fp8_block": "fp8_block",
+    "int4_wo": "int4_weight_only",
+}
 _BEST = {
     "moe": {"t0_s": 0.0, "expert_s": 0.0, "tile_rows": 0.0, "own_passes": 0.0, "all_passes": 0.0,
             "compute_eff": 1.0, "memory_eff": 1.0, "p": 16.0},
@@ -29,7 +34,7 @@ _BEST = {
 
 def _sheet(operator: str, gpu: GpuProfile, kind: str) -> Sheet | None:
     """The data sheet for a type; None where the GPU does not compute in it."""
-    compute = kind if operator == "moe" else "bf16"
+    compute = "bf16" if operator != "moe" or kind.endswith("_weight_only") else kind
     if compute.startswith("fp8") and not gpu.has_fp8:
         return None
     return Sheet.of(gpu, compute)
