@@ -161,7 +161,7 @@ def disaggregated(f: Knobs, k: Knobs, kind: str = "plain") -> Deployment:
 
 
 COMMON = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 
 
@@ -182,7 +182,7 @@ def test_colocated_strides_equal_steps(
     assert_same(*both(d, w))
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=35, deadline=None, derandomize=True)
 @given(
     st.sampled_from(KINDS),
     SERVER,
