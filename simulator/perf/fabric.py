@@ -128,25 +128,9 @@ class AllReduce:
         size = np.asarray(m, dtype=np.float64) * self.width * ACTIVATION_BYTES
         params, gpu = self.fabric.kernels.all_reduce, self.fabric.gpu
         if isinstance(params, NvlinkAllReduce) and gpu.nvlink_bytes_per_s is not None:
-            return forms.all_reduce_s(
-                size,
-                self.gpus,
-                t0_s=params.t0_s.value,
-                rank_s=params.rank_s.value,
-                one_shot_eff=params.one_shot_eff.value,
-                two_shot_s=params.two_shot_s.value,
-                two_shot_eff=params.two_shot_eff.value,
-                link_bytes_per_s=gpu.nvlink_bytes_per_s.value,
-            )
+            return nvlink_all_reduce_s(size, self.gpus, params, gpu.nvlink_bytes_per_s.value)
         bus = self.fabric.bus(self.gpus)
-        if bus is None:
-            return np.zeros_like(size)
-        return forms.all_reduce_ring_s(
-            size,
-            self.gpus,
-            alpha_s=bus.alpha_s.value,
-            bus_bytes_per_s=bus.bus_bytes_per_s.value,
-        )
+        return np.zeros_like(size) if bus is None else bus_all_reduce_s(size, self.gpus, bus)
 
     def flops(self, m: float) -> float:
         """Additions are not counted [FLOP]."""
@@ -161,6 +145,32 @@ class AllReduce:
         # A message of one number would cost about the fixed part: compare with the rest.
         fixed = float(self.time_s(1.0 / self.width))
         return largest(link=float(self.time_s(m)) - fixed, latency=fixed)
+
+
+def nvlink_all_reduce_s(
+    size_bytes: Size, gpus: int, params: NvlinkAllReduce, link_bytes_per_s: float
+) -> Array:
+    """``forms.all_reduce_s`` with the parameters of a profile [s]."""
+    return forms.all_reduce_s(
+        size_bytes,
+        gpus,
+        t0_s=params.t0_s.value,
+        rank_s=params.rank_s.value,
+        one_shot_eff=params.one_shot_eff.value,
+        two_shot_s=params.two_shot_s.value,
+        two_shot_eff=params.two_shot_eff.value,
+        link_bytes_per_s=link_bytes_per_s,
+    )
+
+
+def bus_all_reduce_s(size_bytes: Size, gpus: int, params: BusAllReduce) -> Array:
+    """``forms.all_reduce_ring_s`` with the parameters of a profile [s]."""
+    return forms.all_reduce_ring_s(
+        size_bytes,
+        gpus,
+        alpha_s=params.alpha_s.value,
+        bus_bytes_per_s=params.bus_bytes_per_s.value,
+    )
 
 
 @dataclass(frozen=True, slots=True)

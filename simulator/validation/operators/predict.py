@@ -16,6 +16,7 @@ import pandas as pd
 from hwprofiles import BusAllReduce, GpuProfile, KernelFamily, NvlinkAllReduce
 from simulator.model import Format
 from simulator.perf import forms
+from simulator.perf.fabric import bus_all_reduce_s, nvlink_all_reduce_s
 from simulator.perf.fits.attention import SHORTEST
 from simulator.perf.kernels import ACTIVATION_BYTES, INPUT_BYTES, Multiply, for_dtype, gemm_args
 from simulator.perf.precision import Compute
@@ -237,25 +238,12 @@ def _comm(rows: pd.DataFrame, gpu: GpuProfile, family: KernelFamily, op: str) ->
     for n in np.unique(gpus):
         at = gpus == n
         if isinstance(params, NvlinkAllReduce) and gpu.nvlink_bytes_per_s is not None:
-            time[at] = forms.all_reduce_s(
-                size[at],
-                int(n),
-                t0_s=params.t0_s.value,
-                rank_s=params.rank_s.value,
-                one_shot_eff=params.one_shot_eff.value,
-                two_shot_s=params.two_shot_s.value,
-                two_shot_eff=params.two_shot_eff.value,
-                link_bytes_per_s=gpu.nvlink_bytes_per_s.value,
-            )
+            link = gpu.nvlink_bytes_per_s.value
+            time[at] = nvlink_all_reduce_s(size[at], int(n), params, link)
         else:
             bus = _bus(family, int(n))
             if bus is not None:
-                time[at] = forms.all_reduce_ring_s(
-                    size[at],
-                    int(n),
-                    alpha_s=bus.alpha_s.value,
-                    bus_bytes_per_s=bus.bus_bytes_per_s.value,
-                )
+                time[at] = bus_all_reduce_s(size[at], int(n), bus)
     return time, f"no parameters for an all-reduce of so many GPUs on {gpu.name}"
 
 
