@@ -134,12 +134,17 @@ def _slower(
     return replace(params, **changed)
 
 
-def parameter_path(key: OperatorKey, field: str) -> str:
-    """Path of a parameter as ``GpuProfile.parameters`` names it."""
+def operator_path(key: OperatorKey) -> str:
+    """Path of an operator as ``GpuProfile.parameters`` names it."""
     if key.operator == "all_reduce":
         where = f"bus.{key.kind}" if key.kind else "nvlink"
-        return f"kernels.{key.family}.all_reduce.{where}.{field}"
-    return f"{key.path}.{field}"
+        return f"kernels.{key.family}.all_reduce.{where}"
+    return key.path
+
+
+def parameter_path(key: OperatorKey, field: str) -> str:
+    """Path of a parameter as ``GpuProfile.parameters`` names it."""
+    return f"{operator_path(key)}.{field}"
 
 
 def _scaled(param: Param, name: str, factor: float) -> Param:

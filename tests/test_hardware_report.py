@@ -35,6 +35,7 @@ def test_a_profile_alone_lists_every_parameter_with_its_source() -> None:
         "borrowed_from",
         "caution",
         "parameters",
+        "ranges",
     }
     assert report["calibrated"]
     assert report["caution"] is None

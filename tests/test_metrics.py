@@ -235,6 +235,7 @@ CONTRACT = {
     "classes": None,
     "stable": None,
     "warnings": None,
+    "not_measured": None,
     "meta": {"seed", "events", "events_per_request", "strides", "cpu_s", "version"},
 }
 POOL = {"instances", "gpus", "busy", "load", "mfu", "mbu", "kv_peak"}

@@ -44,6 +44,7 @@ def test_a_plan_prints_the_answer_and_can_be_kept_and_resumed(
     assert {"plan.json", "evidence.csv", "evidence.parquet", "winner.yaml"} <= names
     stored = json.loads((Path(out) / "plan.json").read_text())
     assert len(list(saved.iterdir())) == len(stored["evidence"])
+    assert {entry["why"] for entry in stored["winner"]["not_measured"]} == {"assumed"}
 
     code, text, _ = _run("--resume", out, "--json")
     assert code == 0

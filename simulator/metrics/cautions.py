@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from simulator.analysis import Bounds
+from simulator.analysis.measured import Measured
 from simulator.metrics.latency import completed, in_service
 from simulator.metrics.stability import Stability
 from simulator.request import State
@@ -15,8 +16,15 @@ from simulator.run import Run
 SHORT_RUN_SHARE = 0.05
 
 
-def cautions(run: Run, bounds: Bounds, found: Stability) -> list[str]:
-    """All warnings, most important first."""
+def cautions(run: Run, bounds: Bounds, found: Stability, rests: Measured) -> list[str]:
+    """All warnings, most important first.
+
+    Args:
+        run: the run.
+        bounds: its closed form.
+        found: whether it keeps up.
+        rests: what of its time rests on measurements.
+    """
     return [
         *_overload(bounds, found),
         *_lost(run),
@@ -24,6 +32,7 @@ def cautions(run: Run, bounds: Bounds, found: Stability) -> list[str]:
         *_slots(run),
         *_borrowed(run),
         *_substituted(run),
+        *rests.sentences,
         *_beyond(run),
         *_peaks(bounds),
         *_chunks(run),

@@ -10,6 +10,7 @@ import numpy as np
 
 from simulator.analysis import Bounds, analyze
 from simulator.analysis.bounds import finite
+from simulator.analysis.measured import Measured, measured
 from simulator.html import card, dollars, duration, figures, share
 from simulator.metrics.attainment import Targets, attainment, goodput
 from simulator.metrics.cautions import cautions
@@ -24,7 +25,15 @@ from simulator.metrics.latency import (
     ttft,
 )
 from simulator.metrics.stability import Stability, stability
-from simulator.metrics.usage import Cost, PoolUse, Throughput, cost, pool_use, throughput
+from simulator.metrics.usage import (
+    Cost,
+    PoolUse,
+    Throughput,
+    cost,
+    operating,
+    pool_use,
+    throughput,
+)
 from simulator.metrics.warmup import mser5
 from simulator.run import Run
 from simulator.version import VERSION
@@ -62,6 +71,7 @@ class Summary:
         bounds: the closed form the loads come from.
         warmup_s: what was left out at the start, from the first arrival on [s]; 0 by default.
         classes: metrics of every request class; empty for a workload without classes.
+        measured: what of the simulated time is not of kernels measured at these sizes.
     """
 
     scenario: str
@@ -85,6 +95,7 @@ class Summary:
     bounds: Bounds
     warmup_s: float = 0.0
     classes: Mapping[str, ClassSummary] = field(default_factory=dict)
+    measured: Measured = field(default_factory=Measured)
 
     @property
     def stable(self) -> bool:
@@ -123,6 +134,7 @@ class Summary:
             "classes": {name: asdict(found) for name, found in self.classes.items()},
             "stable": self.stable,
             "warnings": list(self.warnings),
+            "not_measured": self.measured.to_list(),
             "meta": dict(self.meta),
         }
         return {key: _plain(value) for key, value in out.items()}
@@ -183,7 +195,8 @@ def summarize(
         raise ValueError("give warmup_s, or steady=True to have it found, not both")
     bounds = analyze(run.deployment, run.workload, slo=slo)
     found = stability(run, bounds)
-    warnings = cautions(run, bounds, found)
+    rests = measured(run.deployment, run.workload, operating(run))
+    warnings = cautions(run, bounds, found, rests)
     kept, cut_s = _after_warmup(run, _mser_s(run) if steady else warmup_s or 0.0)
     if cut_s > 0.0:
         left_out = len(run.requests) - len(kept.requests)
@@ -213,6 +226,7 @@ def summarize(
         bounds=bounds,
         warmup_s=cut_s,
         classes=class_summaries(kept, slo),
+        measured=rests,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from simulator.analysis import Bounds
+from simulator.analysis.measured import Operating
 from simulator.metrics.attainment import makespan_s
 from simulator.metrics.latency import BoolArray, completed
 from simulator.run import Run
@@ -80,6 +81,18 @@ def _use(pool: PoolPlan, rows: pd.DataFrame, span_s: float, load: float | None) 
         mbu=moved / (time * pool.step.peak_bytes_per_s) if known else None,
         kv_peak=float((peak / np.maximum(capacity, 1.0)).max()) if len(rows) else None,
     )
+
+
+def operating(run: Run) -> dict[str, Operating]:
+    """Mean batch and prompt tokens of the steps of each pool, of one attention rank."""
+    found = {}
+    for pool in run.deployment.pools:
+        rows = run.instances[run.instances["pool"] == pool.name]
+        steps = max(1.0, float(rows["steps"].sum()) * pool.parallel.attention_dp)
+        each = float(rows["rows"].sum()) / steps
+        tokens = float(rows["tokens"].sum()) / steps
+        found[pool.name] = Operating(batch=max(1.0, each), tokens=max(1.0, tokens))
+    return found
 
 
 def _by_group(pool: PoolPlan, rows: pd.DataFrame, name: str) -> float | tuple[float, ...]:

@@ -91,6 +91,8 @@ class Gemm:
         k: rows of the weight on this GPU.
         args: parameters of the form.
         calls: calls in a step.
+        kernel: name of the profile's parameters among ``args``.
+        own: these are of kernels that multiply just what this one does; else they stand in.
     """
 
     name: str
@@ -98,6 +100,8 @@ class Gemm:
     k: int
     args: GemmArgs
     calls: float = 1
+    kernel: str = "bf16"
+    own: bool = True
 
     @property
     def kernels(self) -> float:
@@ -246,7 +250,9 @@ def bind_gemm(
         k: rows on this GPU.
         sustained: share of its efficiency it keeps in long steps [1].
     """
-    return Gemm(name, n, k, gemm_args(gpu, kernels, how, sustained))
+    args = gemm_args(gpu, kernels, how, sustained)
+    own = how.exact and (how.kernel != "bf16" or how.stored == "bf16")
+    return Gemm(name, n, k, args, kernel=how.kernel, own=own)
 
 
 def gemm_args(

@@ -37,10 +37,22 @@ def _arithmetic(ops: Operators) -> Iterator[str]:
                 f"{gpu} has no measured {how.compute} GEMM: efficiencies of {how.kernel}, at the "
                 f"{how.compute} peak."
             )
-    if ops.model.is_moe and moe_params(ops.family, ops.how.experts) is None:
+    if ops.model.is_moe:
+        yield from _experts(ops)
+
+
+def _experts(ops: Operators) -> Iterator[str]:
+    how = ops.how.experts
+    params = moe_params(ops.family, how)
+    if params is None:
         yield (
-            f"{gpu} has no measured expert kernels: grouped GEMMs take the efficiencies of "
-            f"{ops.how.experts.kernel} GEMMs."
+            f"{ops.gpu.name} has no measured expert kernels: grouped GEMMs take the efficiencies of "
+            f"{how.kernel} GEMMs."
+        )
+    elif how.compute == "bf16" != how.stored and dict(ops.family.moe).get("bf16") is params:
+        yield (
+            f"Experts stored in {how.stored} take the parameters of bf16 expert kernels, with the "
+            "bytes of their format."
         )
 
 

@@ -16,6 +16,7 @@ from simulator.planner.bench import Bench, Progress
 from simulator.planner.bounds import FamilyBound, family_bound, rejection
 from simulator.planner.candidate import Candidate
 from simulator.planner.confidence import Confidence, confidence
+from simulator.planner.footing import with_footing
 from simulator.planner.headroom import Headroom, headroom
 from simulator.planner.inventory import DEFAULT_LINK, Inventory
 from simulator.planner.ledger import Ledger
@@ -224,6 +225,7 @@ class _Planner:
         with suppress(KeyboardInterrupt):
             sure = self._confidence(search) if complete or best else None
         found = self._answer(candidates, search, best, room, complete, bench)
+        found = with_footing(found, self.question, self.sample)
         return found if sure is None else with_confidence(found, sure)
 
     def _confidence(self, search: Search) -> Confidence | None:

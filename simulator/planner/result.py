@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from simulator.analysis.bounds import finite
+from simulator.analysis.measured import Measured
 from simulator.html import card, dollars, duration, figures, share
 from simulator.metrics import Interval
 from simulator.planner.candidate import Candidate, Stage, Verdict
@@ -86,6 +87,7 @@ class Evaluated:
         replications: long runs made.
         requests_simulated: requests of all its runs.
         holds_in_draws: probability that it holds though the model may be off; None if not asked.
+        measured: what of its time is not of measured kernels; None for layouts a plan does not name.
     """
 
     layout: Layout
@@ -104,6 +106,7 @@ class Evaluated:
     replications: int
     requests_simulated: int
     holds_in_draws: float | None = None
+    measured: Measured | None = None
 
     @property
     def label(self) -> str:
@@ -170,6 +173,7 @@ class Evaluated:
             "replications": self.replications,
             "requests_simulated": self.requests_simulated,
             "holds_in_draws": self.holds_in_draws,
+            "not_measured": None if self.measured is None else self.measured.to_list(),
         }
 
     def row(self) -> dict[str, Any]:

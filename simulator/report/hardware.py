@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -18,9 +19,16 @@ from rich.text import Text
 from hwprofiles import GpuProfile, load_gpu
 from simulator.errors import InputError
 from simulator.model import ModelSpec, load_model
+from simulator.perf.evaluated import (
+    Decodes,
+    Prefills,
+    decode_evaluations,
+    prefill_evaluations,
+)
+from simulator.perf.ranges import Finding, findings, sentences
 from simulator.perf.shape import pairs_of
 from simulator.perf.step import OperatorTime, Parallel, Precision, StepModel
-from simulator.report.hardware_sheet import parameter_rows, sheet_view
+from simulator.report.hardware_sheet import parameter_rows, range_rows, sheet_view
 from simulator.report.text import byte_size, count, percent, seconds
 
 SCHEMA_VERSION = 1
@@ -67,9 +75,9 @@ def hardware_report(
         max_tokens: most new tokens of a step, which sizes the activations.
 
     Returns:
-        ``schema, gpu, description, calibrated, borrowed_from, caution, parameters`` and with a
-        model ``model, tp, precision, notes, memory, decode, prefill``; seconds, bytes, FLOP,
-        fractions. A missing value is None.
+        ``schema, gpu, description, calibrated, borrowed_from, caution, parameters, ranges`` and
+        with a model ``model, tp, parallel, precision, notes, not_measured, memory, decode,
+        prefill``; seconds, bytes, FLOP, fractions. A missing value is None.
 
     Raises:
         InputError: an unknown name, an illegal ``tp``, or a size that is not positive.
@@ -83,6 +91,7 @@ def hardware_report(
         "borrowed_from": profile.borrowed_from,
         "caution": profile.caution,
         "parameters": parameter_rows(profile.parameters()),
+        "ranges": range_rows(profile),
     }
     if model is None:
         return report
@@ -96,6 +105,7 @@ def hardware_report(
     parallel = Parallel(tp, pp, ep, attention_dp)
     step = StepModel(spec, profile, parallel, precision or Precision.of(spec))
     memory = _memory(step, memory_fraction, max_tokens, context)
+    rests = _not_measured(step, batch, context, prompt)
     return report | {
         "model": spec.name,
         "tp": tp,
@@ -106,11 +116,27 @@ def hardware_report(
             "compute": step.compute,
             "kv": step.precision.kv,
         },
-        "notes": [*step.notes, *([profile.caution] if profile.caution else [])],
+        "notes": [
+            *step.notes,
+            *sentences(rests),
+            *([profile.caution] if profile.caution else []),
+        ],
+        "not_measured": [found.to_dict() for found in rests],
         "memory": memory,
         "decode": _decode(step, batch, context, memory["sequences_of_context"]),
         "prefill": _prefill(step, prompt),
     }
+
+
+def _not_measured(step: StepModel, batch: int, context: int, prompt: int) -> list[Finding]:
+    """What of the two steps is not of kernels measured at their sizes."""
+    one = np.array([float(prompt)])
+    rank = max(1.0, batch / step.parallel.attention_dp)
+    tokens = Decodes(np.array([rank]), np.array([float(context)]), rank)
+    return [
+        *findings(prefill_evaluations(step, Prefills(one, one)), phase="prefill", step=step),
+        *findings(decode_evaluations(step, tokens), phase="decode", step=step),
+    ]
 
 
 def _memory(step: StepModel, fraction: float, max_tokens: int, context: int) -> dict[str, Any]:

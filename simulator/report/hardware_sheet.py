@@ -9,7 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hwprofiles import LinkProfile, Param, load_link, schema
+from hwprofiles import GpuProfile, LinkProfile, Param, load_link, schema
+from hwprofiles.scaling import operator_keys, operator_path
 from simulator.report.text import number, seconds
 
 SCHEMA_VERSION = 1
@@ -29,6 +30,19 @@ def parameter_rows(parameters: Iterable[tuple[str, Param]]) -> list[dict[str, An
             "source_text": param.source.text,
         }
         for name, param in parameters
+    ]
+
+
+def range_rows(gpu: GpuProfile) -> list[dict[str, Any]]:
+    """``name, sizes`` (smallest and largest measured, by size) of every operator that says them."""
+    return [
+        {
+            "name": operator_path(key),
+            "sizes": {name: [low, high] for name, low, high in params.ranges},
+        }
+        for family in gpu.kernels
+        for key, params in operator_keys(gpu, family)
+        if getattr(params, "ranges", ())
     ]
 
 
@@ -103,7 +117,24 @@ def sheet_view(report: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_parameter_table(title, sheet, sources)]
     if report["caution"]:
         parts.append(Text(report["caution"], style="yellow"))
-    return Group(*parts, _parameter_table("kernels", kernels, sources), legend(sources))
+    parts.append(_parameter_table("kernels", kernels, sources))
+    return Group(*parts, _range_table(report), legend(sources))
+
+
+def _range_table(report: Mapping[str, Any]) -> Table:
+    lender = report["borrowed_from"]
+    title = "sizes measured" + (f", on {lender}" if lender else "")
+    table = Table(title=f"{title}; beyond them reports say so", title_justify="left")
+    table.add_column("operator", no_wrap=True)
+    table.add_column("smallest to largest", overflow="fold")
+    for row in report["ranges"]:
+        sizes = [f"{name} {_extent(*bounds)}" for name, bounds in row["sizes"].items()]
+        table.add_row(row["name"].removeprefix("kernels."), ", ".join(sizes))
+    return table
+
+
+def _extent(low: float, high: float) -> str:
+    return f"{low:,.6g}" if low == high else f"{low:,.6g}–{high:,.10g}"
 
 
 def _parameter_table(

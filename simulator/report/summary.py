@@ -61,8 +61,15 @@ def facts(run: Run, summary: Summary) -> Block:
         rows.append(("first token", "when the prompt's last chunk is prefilled"))
     rows.append(("workload", _workload(run)))
     rows.append(("requests", _ends(summary)))
+    rows += _measured(summary)
     rows.append(("simulated time", f"{seconds(run.end_s)}, seed {run.seed}"))
     return Block("Simulated", (), tuple(rows))
+
+
+def _measured(summary: Summary) -> list[tuple[str, str]]:
+    """How much of the time is of kernels that were measured on this GPU, at these sizes."""
+    shares = [f"{percent(share, 0)} of {phase}" for phase, share in summary.measured.shares.items()]
+    return [("kernels measured", f"{listing(shares)} time, at the sizes used")] if shares else []
 
 
 def _named(name: str, role: str) -> str:

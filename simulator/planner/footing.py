@@ -1,0 +1,55 @@
+"""What the layouts a plan names rest on: measured kernels, and what stands in for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from simulator.analysis import analyze
+from simulator.analysis.measured import Measured, measured, operating
+from simulator.planner.result import Evaluated, Plan
+from simulator.planner.trial import Question
+from simulator.workload import Requests
+
+
+def with_footing(plan: Plan, question: Question, sample: Requests) -> Plan:
+    """The plan with what its named layouts do not have measured, in its notes and on their own.
+
+    Batches are those of the closed form.
+
+    Args:
+        plan: a plan.
+        question: scenario, targets and prices.
+        sample: requests of the workload.
+    """
+    known: dict[str, Measured] = {}
+    said: dict[str, list[str]] = {}
+
+    def told(found: Evaluated | None) -> Evaluated | None:
+        if found is None:
+            return None
+        label = found.layout.full_label
+        if label not in known:
+            known[label], sentences = _footing(found, question, sample)
+            for sentence in sentences:
+                said.setdefault(sentence, []).append(found.label)
+        return replace(found, measured=known[label])
+
+    told_plan = replace(
+        plan,
+        winner=told(plan.winner),
+        disaggregated_best=told(plan.disaggregated_best),
+        colocated_best=told(plan.colocated_best),
+        closest=told(plan.closest),
+    )
+    notes = [f"{', '.join(dict.fromkeys(labels))}: {text}" for text, labels in said.items()]
+    return replace(told_plan, notes=(*plan.notes, *notes))
+
+
+def _footing(
+    found: Evaluated, question: Question, sample: Requests
+) -> tuple[Measured, tuple[str, ...]]:
+    deployment = found.layout.scenario(question.base, slo=question.slo).deployment()
+    bounds = analyze(deployment, sample, slo=question.slo)
+    rests = measured(deployment, sample, operating(deployment, bounds))
+    notes = dict.fromkeys(note for pool in deployment.pools for note in pool.step.notes)
+    return rests, (*notes, *rests.sentences)
