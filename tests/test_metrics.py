@@ -236,6 +236,7 @@ CONTRACT = {
     "stable": None,
     "warnings": None,
     "not_measured": None,
+    "settings": {"engine", "description", "values"},
     "meta": {"seed", "events", "events_per_request", "strides", "cpu_s", "version"},
 }
 POOL = {"instances", "gpus", "busy", "load", "mfu", "mbu", "kv_peak"}

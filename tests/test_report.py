@@ -330,7 +330,7 @@ def _check_page(html: str) -> None:
     page = _Page()
     page.feed(html)
     assert page.open == []
-    assert page.tables == 5
+    assert page.tables == 6
     assert len(page.references) == 3
     assert all(ref.startswith("data:image/png;base64,") for ref in page.references)
     assert "$" not in html.split("<footer>")[1]

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from simulator.report.block import Block
+from simulator.report.settings import settings_block
 from simulator.report.terminal import table
 from simulator.report.text import MISSING, count, number, percent, seconds, short_seconds, usd
 
@@ -31,7 +32,7 @@ def print_plan(out: Console, plan: Plan, elapsed_s: float) -> None:
         elapsed_s: how long it took [s].
     """
     out.print(Text(_headline(plan), style="bold"))
-    for block in (_answer(plan), _evidence(plan), _reasons(plan)):
+    for block in (_answer(plan), _settings(plan), _evidence(plan), _reasons(plan)):
         if block.rows:
             out.print(table(block))
     colour = {"yes": "green", "no": "green"}.get(plan.disaggregate, "yellow")
@@ -102,6 +103,14 @@ def _answer(plan: Plan) -> Block:
         tuple((name, *cells) for name, cells in rows),
         "Intervals are of 95 %.",
     )
+
+
+def _settings(plan: Plan) -> Block:
+    """Engine settings of the winner, or of what came closest."""
+    shown = plan.winner or plan.closest
+    if shown is None or shown.settings is None:
+        return Block("", (), ())
+    return settings_block(shown.settings, shown.label)
 
 
 def _per_million(e: Evaluated) -> str:

@@ -36,6 +36,7 @@ from simulator.metrics.usage import (
 )
 from simulator.metrics.warmup import mser5
 from simulator.run import Run
+from simulator.scenario.settings import Settings
 from simulator.version import VERSION
 
 SCHEMA = 1
@@ -72,6 +73,7 @@ class Summary:
         warmup_s: what was left out at the start, from the first arrival on [s]; 0 by default.
         classes: metrics of every request class; empty for a workload without classes.
         measured: what of the simulated time is not of kernels measured at these sizes.
+        settings: engine settings and where they come from.
     """
 
     scenario: str
@@ -96,6 +98,7 @@ class Summary:
     warmup_s: float = 0.0
     classes: Mapping[str, ClassSummary] = field(default_factory=dict)
     measured: Measured = field(default_factory=Measured)
+    settings: Settings = field(default_factory=Settings)
 
     @property
     def stable(self) -> bool:
@@ -135,6 +138,7 @@ class Summary:
             "stable": self.stable,
             "warnings": list(self.warnings),
             "not_measured": self.measured.to_list(),
+            "settings": self.settings.to_dict(),
             "meta": dict(self.meta),
         }
         return {key: _plain(value) for key, value in out.items()}
@@ -227,6 +231,7 @@ def summarize(
         warmup_s=cut_s,
         classes=class_summaries(kept, slo),
         measured=rests,
+        settings=run.deployment.settings,
     )
 
 

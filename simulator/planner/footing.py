@@ -1,4 +1,4 @@
-"""What the layouts a plan names rest on: measured kernels, and what stands in for them."""
+"""What the layouts a plan names rest on: engine settings, measured kernels, and what stands in."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from simulator.analysis import analyze
 from simulator.analysis.measured import Measured, measured, operating
 from simulator.planner.result import Evaluated, Plan
 from simulator.planner.trial import Question
+from simulator.scenario.settings import Settings
 from simulator.workload import Requests
 
 
 def with_footing(plan: Plan, question: Question, sample: Requests) -> Plan:
-    """The plan with what its named layouts do not have measured, in its notes and on their own.
+    """The plan with what its named layouts do not have measured (also in its notes), and settings.
 
     Batches are those of the closed form.
 
@@ -21,7 +22,7 @@ def with_footing(plan: Plan, question: Question, sample: Requests) -> Plan:
         question: scenario, targets and prices.
         sample: requests of the workload.
     """
-    known: dict[str, Measured] = {}
+    known: dict[str, tuple[Measured, Settings]] = {}
     said: dict[str, list[str]] = {}
 
     def told(found: Evaluated | None) -> Evaluated | None:
@@ -29,10 +30,11 @@ def with_footing(plan: Plan, question: Question, sample: Requests) -> Plan:
             return None
         label = found.layout.full_label
         if label not in known:
-            known[label], sentences = _footing(found, question, sample)
+            rests, settings, sentences = _footing(found, question, sample)
+            known[label] = rests, settings
             for sentence in sentences:
                 said.setdefault(sentence, []).append(found.label)
-        return replace(found, measured=known[label])
+        return replace(found, measured=known[label][0], settings=known[label][1])
 
     told_plan = replace(
         plan,
@@ -47,9 +49,9 @@ def with_footing(plan: Plan, question: Question, sample: Requests) -> Plan:
 
 def _footing(
     found: Evaluated, question: Question, sample: Requests
-) -> tuple[Measured, tuple[str, ...]]:
+) -> tuple[Measured, Settings, tuple[str, ...]]:
     deployment = found.layout.scenario(question.base, slo=question.slo).deployment()
     bounds = analyze(deployment, sample, slo=question.slo)
     rests = measured(deployment, sample, operating(deployment, bounds))
     notes = dict.fromkeys(note for pool in deployment.pools for note in pool.step.notes)
-    return rests, (*notes, *rests.sentences)
+    return rests, deployment.settings, (*notes, *rests.sentences)

@@ -18,6 +18,7 @@ from simulator.planner.headroom import Headroom
 from simulator.planner.layout import Layout, Shape
 from simulator.planner.verdict import Disaggregate, Objective
 from simulator.scenario import SLO, Scenario
+from simulator.scenario.settings import Settings
 
 SCHEMA = 1
 """Version of the JSON contract of ``plan``."""
@@ -88,6 +89,7 @@ class Evaluated:
         requests_simulated: requests of all its runs.
         holds_in_draws: probability that it holds though the model may be off; None if not asked.
         measured: what of its time is not of measured kernels; None for layouts a plan does not name.
+        settings: its engine settings and where they come from; None for the same layouts.
     """
 
     layout: Layout
@@ -107,6 +109,7 @@ class Evaluated:
     requests_simulated: int
     holds_in_draws: float | None = None
     measured: Measured | None = None
+    settings: Settings | None = None
 
     @property
     def label(self) -> str:
@@ -174,6 +177,7 @@ class Evaluated:
             "requests_simulated": self.requests_simulated,
             "holds_in_draws": self.holds_in_draws,
             "not_measured": None if self.measured is None else self.measured.to_list(),
+            "settings": None if self.settings is None else self.settings.to_dict(),
         }
 
     def row(self) -> dict[str, Any]:

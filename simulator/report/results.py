@@ -84,7 +84,7 @@ def report_page(
         drawn: the figures as PNG, by the names in ``FIGURES``.
         bands: how sure the model is, where that was asked.
     """
-    facts, latency, *classes, waterfall, pools, money = (
+    facts, settings, latency, *classes, waterfall, pools, money = (
         html.table(block) for block in summary_blocks(run, summary, scenario.slo)
     )
     pictures = {
@@ -102,6 +102,7 @@ def report_page(
         warnings=remarks(summary),
         sections=(
             facts,
+            settings,
             latency,
             pictures["latency_cdf.png"],
             *sure,

@@ -17,6 +17,7 @@ from simulator.report.names import (
     link_label,
     pool_label,
 )
+from simulator.report.settings import settings_block
 from simulator.report.terminal import print_verdicts, table
 from simulator.report.text import (
     MISSING,
@@ -318,6 +319,7 @@ def summary_blocks(run: Run, summary: Summary, slo: SLO | None) -> tuple[Block, 
     """All tables of a run, in reading order."""
     return (
         facts(run, summary),
+        settings_block(run.deployment.settings),
         latency(run, summary, slo),
         *((classes(summary),) if summary.classes else ()),
         waterfall(summary),

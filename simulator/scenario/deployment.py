@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from hwprofiles import GpuProfile
@@ -10,6 +10,7 @@ from simulator.kvcache import Footprint
 from simulator.model import ModelSpec, Parallel
 from simulator.perf.step import StepModel
 from simulator.perf.table import StepTable
+from simulator.scenario.settings import Settings
 
 Role = Literal["prefill", "decode", "colocated"]
 RouterName = Literal["round_robin", "random", "least_outstanding_tokens"]
@@ -148,6 +149,7 @@ class Deployment:
         pue: energy of the data centre over that of its IT equipment.
         kv_wire_windows: (tokens kept [tokens], bytes per token [bytes/token]) of the attention
             groups that keep a window only: what lies outside is not sent.
+        settings: where the engine settings come from, for reports.
     """
 
     name: str
@@ -165,6 +167,7 @@ class Deployment:
     grid_gco2_per_kwh: float | None = None
     pue: float = 1.0
     kv_wire_windows: tuple[tuple[int, float], ...] = ()
+    settings: Settings = field(default=Settings(), compare=False)
 
     def wire_bytes(self, prompt_tokens: int) -> float:
         """KV bytes a prompt puts on the wire [bytes]: ``Σ_g bytes_g · min(prompt, window_g)``."""

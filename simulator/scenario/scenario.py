@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 import scenarios
 from simulator.errors import ScenarioError, suggest
 from simulator.html import card, duration, settings
+from simulator.scenario.applied import settings_of
 from simulator.scenario.arrival_schema import process_name
 from simulator.scenario.build import build_deployment, check_names
 from simulator.scenario.deployment import Deployment
@@ -149,7 +150,8 @@ class Scenario:
             ScenarioError: the model does not fit a pool's GPUs; or the trace cannot be read.
         """
         with _blamed(self.source, self.overrides):
-            return build_deployment(self.config)
+            built = build_deployment(self.config)
+            return replace(built, settings=settings_of(self.config, built))
 
     def requests(self, seed: int | None = None) -> Requests:
         """The workload.
