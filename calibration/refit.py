@@ -39,7 +39,7 @@ REGIONS = {
     "prefill_attention": "grouped-query, head_dim 128, prompts of 128 and more, no cached prefix",
     "all_reduce": "8 KB to 8 MB over NVLink, all sizes over a bus",
     "all_to_all": "all sizes",
-    "moe": "even load, weights of a rank over 1.5 L2",
+    "moe": "even load, weights of the experts visited over 1.5 L2",
     "mla_decode": "DeepSeek-V3, latent under 2 MB or over 1.5 L2",
     "mla_prefill": "DeepSeek-V3, prompts of 32 and more, no cached prefix",
 }
@@ -147,6 +147,8 @@ def _section(
             block[key] = {"value": f"{value:.5g}", "unit": known[key].unit, "source": source}
     error = result.held_out.mape if result.held_out.rows else result.fitted.mape
     block["error"] = {"value": f"{error:.3g}", "unit": "1", "source": source}
+    if job.tuned is not None:
+        block["tuned"] = [list(shape) for shape in job.tuned]
     block["ranges"] = {key: [int(low), int(high)] for key, low, high in result.ranges}
     return block
 
@@ -200,6 +202,12 @@ def _lines(block: Mapping[str, Any], indent: int) -> list[str]:
         if key == "ranges":
             sizes = ", ".join(f"{name}: [{low}, {high}]" for name, (low, high) in value.items())
             lines.append(f"{start} {{{sizes}}}")
+        elif key == "tuned":
+            shapes = ", ".join(f"[{local}, {width}]" for local, width in value)
+            lines += textwrap.wrap(
+                f"{key}: [{shapes}]", 98, initial_indent=" " * indent,
+                subsequent_indent=" " * (indent + 2),
+            )  # fmt: skip
         elif "value" in value:
             parts = [
                 f"value: {value['value']}",

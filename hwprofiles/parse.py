@@ -35,6 +35,7 @@ from simulator.errors import ProfileError
 SCHEMA_VERSION = 1
 _VERSION = Field("schema", "1", SCHEMA_VERSION, SCHEMA_VERSION, "version", integer=True)
 _SIZE = Field("size", "1", 0.0, 1e15, "a size")
+_COUNT = Field("count", "1", 1, 1e6, "a number of experts, or a width", integer=True)
 _PRICE = Field("usd_per_gpu_hour", "USD/h", 0.0, 1e4, "price")
 
 T = TypeVar("T")
@@ -197,7 +198,7 @@ def _family(node: Node, name: str, sources: dict[str, Source]) -> KernelFamily:
             **node.child("elementwise").params(schema.ELEMENTWISE, sources)
         ),
         all_reduce=None if all_reduce is None else _all_reduce(all_reduce, sources),
-        moe=_optional(node.get("moe"), schema.MOE, sources, MoeParams, schema.MOE_DTYPES),
+        moe=_experts(node.get("moe"), sources),
         mla_decode=_optional(node.get("mla_decode"), schema.MLA_DECODE, sources, MlaDecodeParams),
         mla_prefill=_optional(
             node.get("mla_prefill"), schema.MLA_PREFILL, sources, MlaPrefillParams
@@ -222,6 +223,38 @@ def _optional(
         return ()
     node.keys(dtypes)
     return _by_type(node, fields, sources, make, dtypes)
+
+
+def _experts(node: Node | None, sources: dict[str, Source]) -> tuple[tuple[str, MoeParams], ...]:
+    """Parameters of experts by type, with the shapes an engine ships tiles for."""
+    if node is None:
+        return ()
+    known = node.keys(schema.MOE_DTYPES)
+    found = []
+    for dtype in (name for name in schema.MOE_DTYPES if name in known):
+        block = node.child(dtype)
+        tuned = block.get("tuned")
+        if tuned is not None:
+            assert isinstance(block.value, dict)
+            rest = {key: value for key, value in block.value.items() if key != "tuned"}
+            block = Node(rest, block.where, block.path)
+        params = MoeParams(**_block(block, schema.MOE, sources))
+        found.append((dtype, params if tuned is None else replace(params, tuned=_tuned(tuned))))
+    return tuple(found)
+
+
+def _tuned(node: Node) -> tuple[tuple[int, int], ...]:
+    """Pairs of whole numbers: experts on a rank, width."""
+    if not isinstance(node.value, list):
+        node.fail("found no list", "allowed: [[experts on the rank, width], …]")
+    pairs = []
+    for i, item in enumerate(node.value):
+        path = f"{node.path}[{i}]"
+        if not isinstance(item, list) or len(item) != 2:
+            Node(item, node.where, path).fail("found no pair", "allowed: [experts, width]")
+        experts, width = (int(Node(n, node.where, path).number(_COUNT)) for n in item)
+        pairs.append((experts, width))
+    return tuple(pairs)
 
 
 def _block(node: Node, fields: tuple[Field, ...], sources: dict[str, Source]) -> dict[str, Any]:

@@ -102,8 +102,13 @@ class MoeParams:
     tile_rows: Param
     own_passes: Param
     all_passes: Param
+    untuned_compute: Param | None = None
+    untuned_memory: Param | None = None
+    foreign_rows: Param | None = None
     error: Param | None = None
     ranges: Ranges = ()
+    tuned: tuple[tuple[int, int], ...] | None = None
+    """(experts on the rank, width) the engine ships tiles for; None: all shapes have theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,6 +87,9 @@ MOE = (
     Field("tile_rows", "1", 0, 1e4, "rows of padding an expert visited costs"),
     Field("own_passes", "1", 0, 1e3, "passes over the activations of the rank's own pairs"),
     Field("all_passes", "1", 0, 1e3, "passes over the outputs of the pairs of all ranks"),
+    Field("untuned_compute", "1", 0.01, 1, "share of compute_eff shapes not in tuned keep", False),
+    Field("untuned_memory", "1", 0.01, 1, "share of memory_eff shapes not in tuned keep", False),
+    Field("foreign_rows", "1", 0, 1, "share of a visitor's pairs for other ranks computed", False),
     _ERROR,
 )
 MLA_DECODE = (

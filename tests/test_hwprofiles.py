@@ -253,6 +253,9 @@ GPU_REFUSALS: list[tuple[str, object, str]] = [
     ("kernels.vllm.all_reduce", {}, "kernels.vllm.all_reduce: found 0 kinds; allowed: exactly one"),
     ("kernels.vllm.all_reduce.bus", {}, "kernels.vllm.all_reduce.bus: no entry"),
     ("kernels.vllm.all_reduce.bus.n1", {}, "kernels.vllm.all_reduce.bus: key 'n1'; allowed: n2"),
+    ("kernels.vllm.moe.bf16.tuned", 8, "kernels.vllm.moe.bf16.tuned: found no list; allowed: [["),
+    ("kernels.vllm.moe.bf16.tuned", [[8]], "kernels.vllm.moe.bf16.tuned[0]: found no pair"),
+    ("kernels.vllm.moe.bf16.tuned", [[8, 0]], "kernels.vllm.moe.bf16.tuned[0]: found 0; allowed:"),
     ("gpu.fp8_flops", ..., "kernels.vllm.gemm.fp8: found without gpu.fp8_flops"),
     ("sources.nic.kind", "guess", "sources.nic.kind: found 'guess'; allowed: assumed, borrowed"),
 ]

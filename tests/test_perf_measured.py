@@ -10,8 +10,10 @@ from hwprofiles import GpuProfile, MlaDecodeParams, MlaPrefillParams, MoeParams,
 from hwprofiles.param import Source
 from simulator.model import FORMAT_BYTES, Parallel, load_model
 from simulator.perf import forms
+from simulator.perf.fits.bundled import measurements
 from simulator.perf.precision import Precision
 from simulator.perf.step import StepModel
+from simulator.validation.operators import mixtures
 from tests.perf_kit import operator
 
 SOURCE = Source("assumed", "round numbers for a test")
@@ -58,6 +60,51 @@ def test_measured_experts_take_the_form_of_experts() -> None:
     )  # fmt: skip
     part = operator(step.operators(tokens, tokens * 100), "experts")
     assert part.time_s == pytest.approx(58 * float(each), rel=1e-12)
+
+
+def test_a_shape_without_tiles_of_its_own_keeps_a_share_beyond_as_many_tokens_as_experts() -> None:
+    how = {k: MOE[k] for k in ("compute_eff", "memory_eff", "tile_rows")}
+    sheet = {"hidden": 4096, "width": 1536, "peak_flops": 1e15, "bandwidth": 3e12}
+    tuned = ((64, 1536), (128, 768))
+    assert not forms.default_tiles(9999, local=8, width=5, tuned=None)
+    flags = forms.default_tiles(
+        [64, 65, 65], local=[64, 64, 128], width=[768, 768, 768], tuned=tuned
+    )
+    assert flags.tolist() == [False, True, False]
+    # 64 experts of 10 rows each pad to a tile of 64; of 1000 rows, by half a tile
+    for rows, padded in ((640, 64 * 64), (64_000, 64_000 + 64 * 32)):
+        compute, memory = forms.moe_terms(
+            rows, 64, untuned=True, untuned_compute=0.4, untuned_memory=0.7, **how, **sheet
+        )
+        assert float(compute) == pytest.approx(6 * padded * 4096 * 1536 / (1e15 * 0.5 * 0.4))
+        assert float(memory) == pytest.approx(64 * 3 * 4096 * 1536 * 2 / (3e12 * 0.7 * 0.7))
+
+
+def test_a_rank_that_computes_its_visitors_other_pairs_takes_as_long_as_if_they_were_its_own() -> (
+    None
+):
+    sheet = {"hidden": 4096, "width": 1536, "peak_flops": 1e15, "bandwidth": 3e12}
+    some = forms.moe_gemm_s(800, 16, 6400, slots=6400, foreign_rows=1.0, **sheet, **MOE)
+    assert float(some) == float(forms.moe_gemm_s(6400, 16, 6400, **sheet, **MOE))
+    none = forms.moe_gemm_s(800, 16, 6400, slots=6400, foreign_rows=0.0, **sheet, **MOE)
+    assert float(none) == float(forms.moe_gemm_s(800, 16, 6400, **sheet, **MOE))
+
+
+def test_the_step_and_validate_see_the_same_shapes_without_tiles() -> None:
+    gpu = load_gpu("h100")
+    params = dict(gpu.family("sglang").moe)["bf16"]
+    assert params.untuned_compute is not None
+    assert params.untuned_compute.value < 0.6
+    rows = measurements("h100_sxm", "moe").head(1).assign(
+        dtype="bfloat16", hidden=2048, topk=8, experts=128, balanced=False, tokens=512
+    )  # fmt: skip
+    model = load_model("qwen3-30b-a3b")
+    for tp in (1, 2, 4, 8):  # tiles for widths of 768, 384 and 192, none for 96
+        step = StepModel(model, gpu, Parallel(tp=tp), Precision("bf16"), kernels="sglang")
+        part = operator(step.operators(512, 512 * 100), "experts")
+        row = rows.assign(width=768 // tp, ep=1)
+        found, _ = mixtures.times("moe", row, gpu, gpu.family("sglang"), "bfloat16")
+        assert part.time_s == pytest.approx(48 * float(found[0]), rel=1e-6)
 
 
 def test_measured_latent_attention_takes_its_own_form() -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from hwprofiles import GpuProfile, KernelFamily, MoeParams
+from hwprofiles import GpuProfile, KernelFamily, MoeParams, Param
 from simulator.model import FORMAT_BYTES, MoeFfn, Parallel
 from simulator.perf import forms
 from simulator.perf.forms import Array, Size
@@ -35,6 +35,10 @@ class Measured:
         bandwidth: memory bandwidth of the data sheet [bytes/s].
         weight_bytes: bytes of a weight, scales included [bytes].
         sustained: share of the compute efficiency kept in long steps [1].
+        untuned_compute: share of ``compute_eff`` kept by shapes not in ``tuned`` [1].
+        untuned_memory: share of ``memory_eff`` kept by them [1].
+        foreign_rows: share of a visitor's pairs for other ranks computed [1].
+        tuned: (experts on the rank, width) with tiles of their own; None: all shapes.
     """
 
     t0_s: float
@@ -49,6 +53,10 @@ class Measured:
     bandwidth: float
     weight_bytes: float
     sustained: float
+    untuned_compute: float = 1.0
+    untuned_memory: float = 1.0
+    foreign_rows: float = 0.0
+    tuned: tuple[tuple[int, int], ...] | None = None
 
     @classmethod
     def of(cls, params: MoeParams, gpu: GpuProfile, how: Multiply, sustained: float) -> Measured:
@@ -66,16 +74,40 @@ class Measured:
             bandwidth=gpu.memory_bytes_per_s.value,
             weight_bytes=FORMAT_BYTES[how.stored],
             sustained=sustained,
+            untuned_compute=_value(params.untuned_compute, 1.0),
+            untuned_memory=_value(params.untuned_memory, 1.0),
+            foreign_rows=_value(params.foreign_rows, 0.0),
+            tuned=params.tuned,
         )
 
-    def time_s(self, rows: Array, touched: Array, pairs: Array, hidden: int, width: int) -> Array:
-        """Time of a layer [s]; arguments as in ``forms.moe_gemm_s``."""
+    def time_s(self, tokens: Array, routing: Routing, hidden: int, width: int) -> Array:
+        """Time of a layer [s].
+
+        Args:
+            tokens: tokens of all ranks [1].
+            routing: how they are spread.
+            hidden: width of the residual stream [1].
+            width: inner width of an expert on this rank [1].
+        """
         given = asdict(self)
+        rows = routing.rows(tokens)
         share = forms.sustained_share(rows, given.pop("sustained"))
-        peak = given.pop("peak_flops") * share
+        peak, tuned = given.pop("peak_flops") * share, given.pop("tuned")
         return forms.moe_gemm_s(
-            rows, touched, pairs, hidden=hidden, width=width, peak_flops=peak, **given
+            rows,
+            routing.distinct(tokens),
+            tokens * routing.per_token,
+            hidden=hidden,
+            width=width,
+            peak_flops=peak,
+            untuned=forms.default_tiles(tokens, local=routing.local, width=width, tuned=tuned),
+            slots=routing.visits(tokens) * routing.per_token,
+            **given,
         )
+
+
+def _value(param: Param | None, neutral: float) -> float:
+    return neutral if param is None else param.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +147,9 @@ class Experts:
     def time_s(self, m: Size) -> Array:
         """Time of one layer's over ``m`` tokens of all ranks [s]."""
         t = np.asarray(m, dtype=np.float64)
-        rows, distinct = self.routing.rows(t), self.routing.distinct(t)
         if self.measured is not None:
-            pairs = t * self.routing.per_token
-            return self.measured.time_s(rows, distinct, pairs, self.gate_up.k, self.down.k)
+            return self.measured.time_s(t, self.routing, self.gate_up.k, self.down.k)
+        rows, distinct = self.routing.rows(t), self.routing.distinct(t)
         time = KERNELS * self.kernel_s + self._moved(rows) / self.memory
         for gemm in (self.gate_up, self.down):
             time = time + _grouped(gemm, distinct).time_s(rows)

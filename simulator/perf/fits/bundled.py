@@ -19,6 +19,7 @@ from simulator.perf.fits.kernel import Sheet
 from simulator.perf.fits.mla import fit_mla_decode, fit_mla_prefill
 from simulator.perf.fits.moe import fit_moe_gemm
 from simulator.perf.fits.result import FitResult
+from simulator.perf.fits.tiles import TUNED, Shapes, marked
 
 TABLES = ("gemm", "attn_prefill", "attn_decode", "comm", "moe", "mla_decode", "mla_prefill")
 """Bundled tables, by operator."""
@@ -79,6 +80,7 @@ class Job:
         rows: measured rows.
         compute: type of the peak.
         fit: the fit.
+        tuned: shapes of experts the engine ships tiles for; None where it chooses otherwise.
     """
 
     family: str
@@ -87,6 +89,7 @@ class Job:
     rows: Rows
     compute: str
     fit: Fit
+    tuned: Shapes | None = None
 
     def run(self, gpu: GpuProfile) -> FitResult:
         """Fit it."""
@@ -157,10 +160,21 @@ def _collectives(name: str, gpu: GpuProfile) -> Iterator[Job]:
             yield Job(str(family), "all_reduce", f"n{n}", part, "bf16", fit_bus_all_reduce)
 
 
+FOREIGN_VERSIONS = {"0.5.10"}
+"""SGLang whose experts take as long on 2, 4 or 8 ranks as on one: a rank computes all pairs of the
+tokens that visit it. Later ones leave those of other ranks out."""
+
+
 def _moe(name: str) -> Iterator[Job]:
     for family, kind, rows in _parts(measurements(name, "moe"), "dtype"):
         compute = "bf16" if kind.endswith("_weight_only") else kind
-        yield Job(family, "moe", kind, rows, compute, fit_moe_gemm)
+        tuned = TUNED.get((name, family, kind))
+        if tuned is None:
+            yield Job(family, "moe", kind, rows, compute, fit_moe_gemm)
+            continue
+        foreign = bool(set(rows["version"]) & FOREIGN_VERSIONS)
+        fit = partial(fit_moe_gemm, tiles=True, foreign=foreign)
+        yield Job(family, "moe", kind, marked(rows, tuned), compute, fit, tuned)
 
 
 def _mla(name: str) -> Iterator[Job]:

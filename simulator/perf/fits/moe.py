@@ -1,8 +1,13 @@
-"""Fit of ``forms.moe_gemm_s``."""
+"""Fit of ``forms.moe_gemm_s``.
+
+A row's ``tuned`` column says whether the engine ships tiles for its shape (``tiles``); tables without
+that column are of kernels that choose their tiles otherwise.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -24,11 +29,21 @@ WEIGHT_BYTES = {
 """Bytes of an expert's weight, scales included, by type of the tables [bytes]."""
 
 COLD = 1.5
-"""As for GEMMs: weights of a rank's experts in L2 caches [1]."""
+"""As for GEMMs: weights of the experts visited in L2 caches [1]."""
 
 
-def _load(rows: pd.DataFrame) -> tuple[Array, Array, Array]:
-    """(token, expert) pairs of the rank, experts they visit, pairs of all ranks.
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """(token, expert) pairs of the rank, experts they visit, pairs of all ranks and of visitors."""
+
+    rows: Array
+    touched: Array
+    pairs: Array
+    slots: Array
+
+
+def _load(rows: pd.DataFrame) -> _Load:
+    """What a rank is given.
 
     ``balanced`` rows send every expert as many tokens as the next; others route uniformly at random.
     """
@@ -39,18 +54,30 @@ def _load(rows: pd.DataFrame) -> tuple[Array, Array, Array]:
     own = np.maximum(pairs / ep, 1.0)
     even = np.minimum(experts / ep, own)
     random = forms.uniform_experts(tokens, local=experts / ep, experts=experts, per_token=per_token)
+    # even loads spread the experts of a token over the ranks before any rank gets a second one
+    slots = pairs * np.minimum(1.0, per_token / ep)
     if "balanced" not in rows.columns:
-        return own, random, pairs
-    return own, np.where(rows["balanced"].to_numpy(np.bool_), even, random), pairs
+        return _Load(own, random, pairs, slots)
+    touched = np.where(rows["balanced"].to_numpy(np.bool_), even, random)
+    return _Load(own, touched, pairs, slots)
+
+
+def _untuned(rows: pd.DataFrame) -> Mask | bool:
+    """Rows that run the default tile for many tokens."""
+    if "tuned" not in rows.columns:
+        return False
+    local = column(rows, "experts") / column(rows, "ep")
+    beyond = column(rows, "tokens") > local
+    return np.asarray(~rows["tuned"].to_numpy(np.bool_) & beyond)
 
 
 def moe_seconds(rows: pd.DataFrame, sheet: Sheet, values: Mapping[str, float]) -> Array:
     """Predicted times of ``moe`` rows [s]."""
-    own, touched, pairs = _load(rows)
+    load = _load(rows)
     return forms.moe_gemm_s(
-        own,
-        touched,
-        pairs,
+        load.rows,
+        load.touched,
+        load.pairs,
         hidden=column(rows, "hidden"),
         width=column(rows, "width"),
         t0_s=values["t0_s"],
@@ -64,15 +91,19 @@ def moe_seconds(rows: pd.DataFrame, sheet: Sheet, values: Mapping[str, float]) -
         own_passes=values["own_passes"],
         all_passes=values["all_passes"],
         weight_bytes=rows["dtype"].astype(str).map(WEIGHT_BYTES).to_numpy(np.float64),  # type: ignore[arg-type]
+        untuned=_untuned(rows),
+        untuned_compute=values.get("untuned_compute", 1.0),
+        untuned_memory=values.get("untuned_memory", 1.0),
+        slots=load.slots,
+        foreign_rows=values.get("foreign_rows", 0.0),
     )
 
 
 def cold_experts(rows: pd.DataFrame, sheet: Sheet) -> Mask:
-    """Rows whose rank holds more weights than the cache."""
-    ep = column(rows, "ep") if "ep" in rows.columns else np.ones(len(rows))
+    """Rows that read more weights than the cache holds: a replayed benchmark finds fewer in it."""
     size = rows["dtype"].astype(str).map(WEIGHT_BYTES).to_numpy(np.float64)
-    held = 3.0 * column(rows, "experts") / ep * column(rows, "hidden") * column(rows, "width")
-    return np.asarray(held * size > COLD * sheet.l2_bytes)
+    read = 3.0 * _load(rows).touched * column(rows, "hidden") * column(rows, "width")
+    return np.asarray(read * size > COLD * sheet.l2_bytes)
 
 
 MOE = Kernel(
@@ -94,13 +125,21 @@ MOE = Kernel(
 )
 
 
-def fit_moe_gemm(rows: pd.DataFrame | Split, sheet: Sheet) -> FitResult:
+_TILES = (Bound("untuned_compute", 0.5, 0.05, 1.0), Bound("untuned_memory", 0.8, 0.05, 1.0))
+_FOREIGN = (Bound("foreign_rows", 0.5, 0.0, 1.0),)
+
+
+def fit_moe_gemm(
+    rows: pd.DataFrame | Split, sheet: Sheet, *, tiles: bool = False, foreign: bool = False
+) -> FitResult:
     """Fit ``forms.moe_gemm_s`` to rows of one GPU, kernel family and type.
 
     Args:
         rows: ``dtype, tokens, hidden, width, topk, experts, latency_us`` and, where experts are
             spread or loads even, ``ep`` and ``balanced``; held out by shape.
         sheet: the GPU, with the peak of the compute type.
+        tiles: fit what shapes cost that the engine ships no tiles for; rows say which in ``tuned``.
+        foreign: fit how much of other ranks' work the kernel does for tokens that visit.
 
     Raises:
         LeakError: held-out groups are among the fitted ones.
@@ -108,4 +147,5 @@ def fit_moe_gemm(rows: pd.DataFrame | Split, sheet: Sheet) -> FitResult:
     """
     if isinstance(rows, pd.DataFrame) and "ep" not in rows.columns:
         rows = rows.assign(ep=1)
-    return fit_kernel(MOE, rows, sheet)
+    bounds = MOE.bounds + (_TILES if tiles else ()) + (_FOREIGN if foreign else ())
+    return fit_kernel(replace(MOE, bounds=bounds), rows, sheet)

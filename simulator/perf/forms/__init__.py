@@ -26,7 +26,7 @@ from simulator.perf.forms.mla import (
     mla_prefill_coefficients,
     mla_prefill_s,
 )
-from simulator.perf.forms.moe import moe_gemm_s, moe_terms, uniform_experts
+from simulator.perf.forms.moe import default_tiles, moe_gemm_s, moe_terms, uniform_experts
 
 __all__ = [
     "Array",
@@ -37,6 +37,7 @@ __all__ = [
     "causal_pairs",
     "decode_attention_coefficients",
     "decode_attention_s",
+    "default_tiles",
     "elementwise_s",
     "gemm_s",
     "gemm_terms",

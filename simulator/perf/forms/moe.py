@@ -1,13 +1,46 @@
-"""Routed experts: two grouped GEMMs of one rank, and the small kernels around them."""
+"""Routed experts: two grouped GEMMs of one rank, and the small kernels around them.
+
+References:
+    [1] SGLang 0.5.10 and 0.5.14, the fused experts in Triton: their tiles come from a table shipped
+        for a GPU, a number of experts on the rank and their width; shapes without one take 16-row
+        tiles up to as many tokens as experts and 64-row ones from there on.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
+import numpy.typing as npt
 
 from simulator.perf.forms.arrays import Array, Size, as_float, p_norm
 
+Flags = npt.NDArray[np.bool_]
+
 ACTIVATION_BYTES = 2.0
 """Inputs, products and outputs of an expert are bf16 in memory [bytes]."""
+
+DEFAULT_TILE = 64.0
+"""Rows of the tile for shapes without a table of tiles and more tokens than experts [1]: see above."""
+
+
+def default_tiles(
+    tokens: Size, *, local: Size, width: Size, tuned: Collection[tuple[int, int]] | None
+) -> Flags:
+    """Where the kernel runs its default tile for many tokens, since nobody tuned one [1].
+
+    Args:
+        tokens: tokens routed, of all ranks [1].
+        local: experts on the rank [1].
+        width: inner width of an expert on this rank [1].
+        tuned: (experts on the rank, width) with a table of tiles; None: all shapes have theirs.
+    """
+    tokens, local, width = np.broadcast_arrays(tokens, local, width)
+    if tuned is None:
+        return np.zeros(tokens.shape, dtype=np.bool_)
+    pairs = zip(local.ravel(), width.ravel(), strict=True)
+    known = np.array([(int(e), int(w)) in tuned for e, w in pairs], dtype=np.bool_)
+    return np.asarray(~known.reshape(tokens.shape) & (tokens > local))
 
 
 def uniform_experts(tokens: Size, *, local: Size, experts: Size, per_token: Size) -> Array:
@@ -37,16 +70,21 @@ def moe_terms(
     memory_eff: float,
     tile_rows: float,
     weight_bytes: float = 2.0,
+    untuned: Flags | bool = False,
+    untuned_compute: float = 1.0,
+    untuned_memory: float = 1.0,
 ) -> tuple[Array, Array]:
     """The two limits of the grouped GEMMs: their arithmetic alone, their weights alone [s].
 
     Arguments as in ``moe_gemm_s``.
     """
     expert = 3.0 * as_float(hidden) * as_float(width)
-    touched = as_float(touched)
-    padded = as_float(rows) + tile_rows * touched
-    compute = 2.0 * padded * expert / (peak_flops * compute_eff)
-    return compute, touched * expert * weight_bytes / (bandwidth * memory_eff)
+    rows, touched = as_float(rows), as_float(touched)
+    whole = np.maximum(DEFAULT_TILE * touched, rows + 0.5 * DEFAULT_TILE * touched)
+    padded = np.where(untuned, whole, rows + tile_rows * touched)
+    flops_per_s = peak_flops * compute_eff * np.where(untuned, untuned_compute, 1.0)
+    bytes_per_s = bandwidth * memory_eff * np.where(untuned, untuned_memory, 1.0)
+    return 2.0 * padded * expert / flops_per_s, touched * expert * weight_bytes / bytes_per_s
 
 
 def moe_gemm_s(
@@ -67,13 +105,20 @@ def moe_gemm_s(
     own_passes: float,
     all_passes: float,
     weight_bytes: float = 2.0,
+    untuned: Flags | bool = False,
+    untuned_compute: float = 1.0,
+    untuned_memory: float = 1.0,
+    slots: Size | None = None,
+    foreign_rows: float = 0.0,
 ) -> Array:
     """Time [s] of one layer's gated routed experts on one rank, sort and weighted sum included.
 
     ``t0 + expert·touched + (compute^p + weights^p)^(1/p) + activations``. Weights are read once for
     each expert any token visits; each of them pads its rows by part of a tile; activations move
     ``own_passes`` times for the rank's own (token, expert) pairs and ``all_passes`` times for those
-    of all ranks, which kernels that sort and sum without knowing whose pairs they are go through.
+    of all ranks, which kernels that sort, clear and sum without knowing whose pairs they are go
+    through. Shapes that nobody tuned tiles for keep a share of both efficiencies and pad each expert
+    to ``DEFAULT_TILE`` rows at least, by half a tile on average [1].
 
     Args:
         rows: (token, expert) pairs this rank computes [1].
@@ -91,10 +136,19 @@ def moe_gemm_s(
         tile_rows: rows of padding an expert visited costs [1].
         own_passes: passes over the activations of the rank's own pairs, each reading or writing
             ``2·hidden + 3·width`` numbers, at the bandwidth of the data sheet [1].
-        all_passes: passes over ``hidden`` numbers of every pair of all ranks [1].
+        all_passes: passes over ``hidden + width`` numbers of every pair of all ranks [1].
         weight_bytes: bytes of one weight, scales included [bytes].
+        untuned: where the default tile runs (``default_tiles``).
+        untuned_compute: share of ``compute_eff`` it keeps [1].
+        untuned_memory: share of ``memory_eff`` it keeps [1].
+        slots: pairs of the tokens that visit this rank, whichever rank computes them [1]; ``rows``
+            when None.
+        foreign_rows: share of those beyond ``rows`` that this rank computes as well, since its
+            kernel does not leave them out [1].
     """
     rows, hidden, width = as_float(rows), as_float(hidden), as_float(width)
+    if slots is not None:
+        rows = rows + foreign_rows * np.maximum(as_float(slots) - rows, 0.0)
     compute, memory = moe_terms(
         rows,
         touched,
@@ -106,9 +160,12 @@ def moe_gemm_s(
         memory_eff=memory_eff,
         tile_rows=tile_rows,
         weight_bytes=weight_bytes,
+        untuned=untuned,
+        untuned_compute=untuned_compute,
+        untuned_memory=untuned_memory,
     )
     own = own_passes * rows * (2.0 * hidden + 3.0 * width)
-    every = all_passes * as_float(pairs) * hidden
+    every = all_passes * as_float(pairs) * (hidden + width)
     moved = ACTIVATION_BYTES * (own + every) / bandwidth
     time = t0_s + expert_s * as_float(touched) + p_norm(compute, memory, p) + moved
     return np.where(as_float(pairs) > 0.0, time, 0.0)

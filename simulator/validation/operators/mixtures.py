@@ -10,6 +10,7 @@ from hwprofiles import GpuProfile, KernelFamily
 from simulator.perf.fits.kernel import Kernel, Sheet, values_of
 from simulator.perf.fits.mla import MLA_DECODE, MLA_PREFILL
 from simulator.perf.fits.moe import MOE
+from simulator.perf.fits.tiles import marked
 
 Array = npt.NDArray[np.float64]
 
@@ -61,7 +62,9 @@ def times(
     sheet = None if params is None else _sheet(operator, gpu, kind)
     if params is None or sheet is None:
         return np.full(len(rows), np.nan), f"no {operator} parameters in {kind} for {family.name}"
-    return KERNELS[operator].predict(_complete(rows), sheet, values_of(params)), ""
+    rows, tuned = _complete(rows), getattr(params, "tuned", None)
+    rows = rows if tuned is None else marked(rows, tuned)
+    return KERNELS[operator].predict(rows, sheet, values_of(params)), ""
 
 
 def naive(operator: str, rows: pd.DataFrame, gpu: GpuProfile, dtype: str) -> Array:
