@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -29,7 +31,8 @@ def test_without_the_estimator_a_sentence_and_exit_code_2(monkeypatch: Any, caps
 
 def test_another_interface_is_said_to_be_unknown(monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setitem(sys.modules, "aiconfigurator", ModuleType("aiconfigurator"))
-    monkeypatch.setitem(sys.modules, "aiconfigurator.cli", ModuleType("aiconfigurator.cli"))
+    for name in ("aiconfigurator.cli", "aiconfigurator.cli.api"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
     assert differential.main([]) == 2
     assert "has no cli_estimate" in capsys.readouterr().err
 
@@ -43,10 +46,7 @@ def test_the_estimator_is_asked_for_the_deployment_that_was_measured(
         asked[model, gpu] = given
         return SimpleNamespace(ttft=12.0, tpot=3.0)
 
-    cli = ModuleType("aiconfigurator.cli")
-    cli.cli_estimate = estimate  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "aiconfigurator", ModuleType("aiconfigurator"))
-    monkeypatch.setitem(sys.modules, "aiconfigurator.cli", cli)
+    _install(monkeypatch, estimate)
     estimator = differential.load_estimator()
     agg = next(r for r in runs if r.prefill is None and r.workers.instances == 1)
     assert estimator(agg) == (12.0, 3.0)
@@ -59,6 +59,36 @@ def test_the_estimator_is_asked_for_the_deployment_that_was_measured(
     assert given["mode"] == "disagg"
     assert given["prefill_num_workers"] == split.prefill.instances  # type: ignore[union-attr]
     assert given["decode_num_workers"] == split.workers.instances
+
+
+def test_a_model_it_cannot_fetch_is_handed_over_as_a_configuration(
+    monkeypatch: Any, runs: list[MeasuredRun]
+) -> None:
+    class DownloadError(Exception):
+        pass
+
+    def estimate(model: str, gpu: str, **given: Any) -> SimpleNamespace:
+        if not Path(model).is_absolute():
+            raise DownloadError(model)
+        config = json.loads((Path(model) / "config.json").read_text())
+        return SimpleNamespace(ttft=config["num_hidden_layers"], tpot=1.0)
+
+    _install(monkeypatch, estimate)
+    llama = next(r for r in runs if r.model == "meta-llama/Llama-3.1-70B")
+    assert differential.load_estimator()(llama) == (80.0, 1.0)
+
+
+def test_a_checkpoint_of_one_format_is_not_given_another(runs: list[MeasuredRun]) -> None:
+    asked = {"gpt-oss" in r.model: differential.arguments(r) for r in runs if r.gemm}
+    assert "gemm_quant_mode" not in asked[True]
+    assert "gemm_quant_mode" in asked[False]
+
+
+def _install(monkeypatch: Any, estimate: Any) -> None:
+    """An estimator of that name whose point estimate is ``estimate``."""
+    for name in ("aiconfigurator", "aiconfigurator.cli", "aiconfigurator.cli.api"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules["aiconfigurator.cli.api"].cli_estimate = estimate  # type: ignore[attr-defined]
 
 
 def test_both_errors_stand_in_one_table_over_the_same_runs(runs: list[MeasuredRun]) -> None:
