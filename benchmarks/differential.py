@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -27,7 +28,7 @@ import pandas as pd
 
 from simulator.errors import InputError
 from simulator.validation.serving.data import bundled_runs
-from simulator.validation.serving.mapping import model_of
+from simulator.validation.serving.mapping import model_of, precision_of
 from simulator.validation.serving.predict import Prediction, predict_all
 from simulator.validation.serving.runs import MeasuredRun, read_runs
 from simulator.validation.serving.scores import score
@@ -40,6 +41,20 @@ MISSING = (
 
 QUANTISATION = {"fp8": "fp8_block", "": None}
 """Name of an estimator's GEMM mode by the label of a run that names none; None: its own choice."""
+
+REPORT = Path(__file__).with_suffix(".md")
+
+HEAD = """# Against an independent estimator
+
+Written by `python benchmarks/differential.py --write`: measured serving runs predicted by simulating
+them and by aiconfigurator 0.12.0 (its point estimate, from its own measured tables), the same
+deployments in one run. *Fitted*: deployments that engine profiles were fitted on here; the estimator
+fits nothing. It answers for a steady state; these runs open with a burst, and TTFT is mostly that.
+
+"""
+
+KV = {"fp8": "fp8", "bf16": "bfloat16"}
+"""The estimator's name of a KV format."""
 
 Estimator = Callable[[MeasuredRun], tuple[float, float]]
 """Mean TTFT and TPOT of a run [ms]; raises whatever it raises where it has no answer."""
@@ -109,6 +124,8 @@ def arguments(run: MeasuredRun) -> dict[str, Any]:
     mode = run.gemm or QUANTISATION.get(run.precision, run.precision)
     if mode and "gpt-oss" not in run.model:  # its checkpoint has one format, whatever the label
         asked["gemm_quant_mode"] = mode
+    if kv := KV.get(str(precision_of(run).get("kv"))):  # as the simulation takes it
+        asked["kvcache_quant_mode"] = kv
     if run.prefill is None:
         # requests in flight on one rank of one instance
         share = each.instances * each.attention_dp
@@ -136,16 +153,22 @@ def compared(
     for run, ours in zip(runs, predictions, strict=True):
         nan = (float("nan"), float("nan"))
         if ours.reason:
-            found.append(Pair(run, ours, nan, f"not simulated: {ours.reason}"))
+            found.append(Pair(run, ours, nan, f"not simulated: {short(ours.reason)}"))
             continue
         try:
             theirs = estimator(run)
         except Exception as error:
-            text = str(error).splitlines()[0] if str(error) else ""
-            found.append(Pair(run, ours, nan, f"not estimated: {type(error).__name__} {text}"))
+            found.append(Pair(run, ours, nan, f"not estimated: {short(str(error))}"))
         else:
             found.append(Pair(run, ours, theirs))
     return found
+
+
+def short(reason: str) -> str:
+    """The first sentence of a reason, without the row and the file it speaks of."""
+    first = reason.splitlines()[0] if reason else "no reason given"
+    first = re.sub(r"^row \S+: ", "", first)
+    return re.sub(r"'/[^']*'", "it", re.split(r" at /|\{|\. |\(", first)[0]).strip()
 
 
 def table(pairs: Iterable[Pair]) -> pd.DataFrame:
@@ -178,10 +201,25 @@ def lines(errors: pd.DataFrame) -> list[str]:
     return out
 
 
+def report(pairs: Sequence[Pair]) -> str:
+    """The table, and what it leaves out."""
+    left_out = Counter(p.reason for p in pairs if p.reason).most_common()
+    return "\n".join(
+        [
+            *lines(table(pairs)),
+            "",
+            "Median / mean absolute relative error [%].",
+            *(["", "Left out of both:", ""] if left_out else []),
+            *(f"- {count} runs {reason}" for reason, count in left_out),
+        ]
+    )
+
+
 def main(arguments_: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measured runs predicted twice.")
     parser.add_argument("file", nargs="?", type=Path, help="measured runs; default: the bundled")
     parser.add_argument("--jobs", type=int, default=1, help="processes of the simulations")
+    parser.add_argument("--write", action="store_true", help="also write differential.md")
     asked = parser.parse_args(arguments_)
     logging.disable(logging.WARNING)  # the estimator names every table it loads
     try:
@@ -191,9 +229,10 @@ def main(arguments_: Sequence[str] | None = None) -> int:
         print(f"differential: {error}", file=sys.stderr)
         return 2
     pairs = compared(runs, predict_all(runs, jobs=asked.jobs), estimator)
-    print("\n".join(lines(table(pairs))))
-    for reason, count in Counter(p.reason for p in pairs if p.reason).most_common():
-        print(f"left out, {count} runs: {reason}")
+    text = report(pairs)
+    print(text)
+    if asked.write:
+        REPORT.write_text(HEAD + text + "\n")
     return 0
 
 

@@ -107,3 +107,5 @@ def test_both_errors_stand_in_one_table_over_the_same_runs(runs: list[MeasuredRu
     text = differential.lines(differential.table(pairs))
     assert text[-1] == "| all | 2 | 10 / 10 | 50 / 50 | 20 / 20 | 30 / 30 |"
     assert len(differential.lines(differential.table([]))) == 2
+    assert "- 1 runs not simulated: no profile" in differential.report(pairs)
+    assert differential.short("row 3: OOM: '/tmp/x' is large. Try") == "OOM: it is large"
