@@ -95,11 +95,14 @@ def grouped(plain: StepTable, kind: str = "plain", ranks: int = 1, stages: int =
             StepPiece(last, (half, *[[4.0 * x for x in piece.b[0]]] * (g - 1))),
         )
     joint = [1e-3 * (m > 0) + 1e-5 * m for m in range(ranks * plain.max_tokens + 1)]
+    graphs: dict[str, Any] = {"eager_s": 0.018, "graph_tokens": 6} if kind == "windowed" else {}
     return replace(
         plain,
         groups=groups,
         pieces=pieces,
         joint_s=joint if ranks > 1 else None,
+        decode_joint_s=[1.1 * x for x in joint] if ranks > 1 and kind == "windowed" else None,
+        **graphs,
         ranks=ranks,
         stages=stages,
     )

@@ -30,7 +30,7 @@ def test_every_value_has_a_source(name: str) -> None:
     engine = load_engine(name)
     assert {key for key, _ in engine.values} == {field.name for field in NUMBERS}
     assert all(param.source.text for _, param in engine.values)
-    assert {"scheduler", "kernels", "memory_base", "first_token", "reserve"} <= dict(
+    assert {"scheduler", "kernels", "memory_base", "first_token", "reserve", "overlap"} <= dict(
         engine.choices
     ).keys()
 
@@ -124,6 +124,35 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, old: str, new: str, says: st
     with pytest.raises(ProfileError, match=r"mine\.yaml") as error:
         load_engine(file)
     assert says in str(error.value)
+
+
+def test_an_engine_brings_its_graphs_and_whether_steps_overlap() -> None:
+    assert load_engine("vllm").of_version("0.11.2").overlap is False
+    assert load_engine("vllm").of_version("0.14.0").overlap is True
+    assert (load_engine("sglang").graphs(2)[-1], load_engine("sglang").graphs(8)[-1]) == (256, 512)
+    plan = Scenario.from_dict({**RAW, "engine": "trtllm"}).deployment().pools[0]
+    assert plan.overlap
+    assert plan.step.graphs is not None
+    assert not plan.step.graphs.padding
+    engine = {"name": "vllm", "graph_sizes": [], "overlap": False, "host_s": "2 ms"}
+    eager = Scenario.from_dict({**RAW, "engine": engine}).deployment().pools[0]
+    assert not eager.overlap
+    launch_s = eager.step.model.layers * load_engine("vllm")["eager_layer_s"]
+    assert eager.table.eager_s == pytest.approx(launch_s)
+    assert eager.step.c0_s == pytest.approx(load_engine("vllm")["c0_s"] + 2e-3)  # not hidden
+
+
+@pytest.mark.parametrize(
+    ("engine", "says"),
+    [
+        ({"graph_sizes": [4, 2]}, r"found \[4, 2\]; allowed: sizes from 1"),
+        ({"graph_mixed": True}, "no effect in an engine without graph_sizes"),
+        ({"eager_layer_s": 1e-4}, "no effect in an engine without graph_sizes"),
+    ],
+)
+def test_graphs_that_make_no_sense_are_refused(engine: dict[str, Any], says: str) -> None:
+    with pytest.raises(ScenarioError, match=says):
+        Scenario.from_dict({**RAW, "engine": engine})
 
 
 def test_a_version_changes_what_is_known_to_differ() -> None:

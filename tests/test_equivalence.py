@@ -87,6 +87,7 @@ SERVER = st.fixed_dictionaries(
         "capacity_tokens": st.sampled_from([300, 400, 5000]),
         "ranks": st.sampled_from([1, 1, 2, 3, 4]),
         "order": st.sampled_from(ORDERS),
+        "overlap": st.booleans(),
     }
 )
 
@@ -101,6 +102,7 @@ def server(role: str, k: Knobs, kind: str = "plain") -> PoolPlan:
         max_num_seqs=k["max_seqs"],
         max_num_batched_tokens=k["budget"],
         instances=k["instances"],
+        overlap=k["overlap"],
         **k["order"],
         block_tokens=k["block"],
         capacity_blocks=-(-k["capacity_tokens"] // k["block"]) * units,

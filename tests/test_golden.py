@@ -167,6 +167,28 @@ def test_lock_step_ranks(reference: bool) -> None:
     assert run.instances["busy_s"].tolist() == pytest.approx([0.090])
 
 
+@both_paths
+def test_overlapped_scheduling(reference: bool) -> None:
+    """A step over m tokens takes 10 + m ms, and is scheduled when the one before it begins.
+
+    0–30     r0's prompt (20): nothing ran before it, so it is scheduled at once
+    r1 (prompt 8) arrives at 12: the step from 30 on is scheduled already
+    30–41    r0 decodes; 41–60: r0 beside r1's prompt, 10 + 1 + 8; token 1 of r1 at 60
+    r2 (prompt 5) arrives at 60, at the boundary where 60–72 begins, and joins the step after: 72–89,
+             10 + 2 + 5
+    89–102   r0, r1 and r2 decode: the last of all three
+    r3 (prompt 10) arrives at 95, while that step runs; nobody is left at 102: it begins there
+    """
+    d = deployment(pool("colocated", table=ROUND, overlap=True))
+    arrivals = [0.0, 0.012, 0.060, 0.095]
+    run = simulate_deployment(
+        d, requests(arrivals, [20, 8, 5, 10], [6, 4, 2, 1]), reference=reference
+    )
+    assert ms(run, "prefill_start_s") == [0.0, 41.0, 72.0, 102.0]
+    assert ms(run, "first_token_s") == [30.0, 60.0, 89.0, 122.0]
+    assert ms(run, "last_token_s") == [102.0, 102.0, 102.0, 122.0]
+
+
 def test_pipelined_prefill() -> None:
     """Two stages of equal length; prompts run one at a time.
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hwprofiles import load_gpu
 from simulator.model import load_model
+from simulator.perf.graphs import Graphs
 from simulator.perf.step import StepModel
 from tests.perf_kit import (
     BF16,
@@ -66,7 +67,7 @@ def test_golden_steps_of_summed_measured_operators(gpu: str) -> None:
 chunk_lists = st.lists(st.tuples(st.integers(0, 30_000), st.integers(1, 900)), max_size=4)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(setup=setups, batch=st.integers(0, MAX_SEQS), context=st.integers(1, 100_000))
 def test_the_table_is_the_vectorised_decode_step(setup: Setup, batch: int, context: int) -> None:
     kv_tokens = batch * context
@@ -74,7 +75,7 @@ def test_the_table_is_the_vectorised_decode_step(setup: Setup, batch: int, conte
     assert table(setup).decode_s(batch, kv_tokens) == pytest.approx(exact, rel=1e-12)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     setup=setups,
     batch=st.integers(0, MAX_SEQS),
@@ -98,7 +99,7 @@ def test_the_table_is_the_vectorised_mixed_step(
     assert tabulated == pytest.approx(exact, rel=1e-12)
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(
     setup=setups,
     batch=st.integers(0, MAX_SEQS),
@@ -172,6 +173,25 @@ def test_the_host_loop_bounds_a_step_from_below() -> None:
     assert prefill_s(model, [(0, 8192)], 1) == prefill_s(free, [(0, 8192)], 1) > 0.030
 
 
+def test_a_batch_is_padded_to_the_next_captured_size() -> None:
+    """GEMMs and head at the captured size, attention and the sequences' overhead as they are."""
+    plain = step("llama-3.1-8b", "h100")
+    model = dataclasses.replace(plain, graphs=Graphs((1, 2, 4, 48)), eager_layer_s=1e-3)
+    ops = plain.operators_per_gpu
+    more = float(ops.token_s(48) - ops.token_s(33) + ops.head_s(48) - ops.head_s(33))
+    assert more > 0.0
+    padded_s = float(plain.decode_s(33, 33_000)) + more
+    assert float(model.decode_s(33, 33_000)) == pytest.approx(padded_s, rel=1e-12)
+    assert float(model.decode_s(48, 48_000)) == float(plain.decode_s(48, 48_000))
+    launched_s = 1e-3 * plain.model.layers  # more than its kernels take
+    for eager in (model.decode_s(49, 49_000), dataclasses.replace(
+        model, graphs=Graphs((1, 2, 4, 48), padding=False)
+    ).decode_s(33, 33_000), prefill_s(model, [(0, 40)], 1)):  # fmt: skip
+        assert float(eager) == pytest.approx(launched_s)
+    captured = dataclasses.replace(model, graphs=Graphs((1, 2, 4, 48), mixed=True))
+    assert prefill_s(captured, [(0, 40)], 1) < launched_s
+
+
 def test_default_overheads_are_the_documented_ones() -> None:
     assert StepModel(load_model("llama-3.1-8b"), load_gpu("h100")) == step("llama-3.1-8b", "h100")
 
@@ -185,7 +205,7 @@ def test_overheads_are_per_step_and_per_sequence() -> None:
     assert added == pytest.approx(0.5e-3 + 2 * 0.02e-3)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(setup=setups, data=st.data())
 def test_step_time_never_falls_with_any_size(setup: Setup, data: st.DataObject) -> None:
     draw = data.draw

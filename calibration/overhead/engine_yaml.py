@@ -30,10 +30,7 @@ def engine_text(profile: EngineProfile, comment: str = "") -> str:
             ("reserve", profile.reserve),
         )
     ]
-    if profile.graph_sizes:
-        sizes = ", ".join(map(str, profile.graph_sizes))
-        key = sources.key(origin["graph_sizes"], origin["graph_sizes"].kind)
-        body.append(f"graph_sizes: {{value: [{sizes}], source: {key}}}")
+    body += _graphs(profile, sources)
     body.append("numbers:")
     body += [
         f"  {key}: {param_text(param, sources, param.source.kind)}" for key, param in profile.values
@@ -46,6 +43,24 @@ def engine_text(profile: EngineProfile, comment: str = "") -> str:
         *sources.lines(),
     ]
     return "\n".join([*head, *body]) + "\n"
+
+
+def _graphs(profile: EngineProfile, sources: Sources) -> list[str]:
+    """What it captures, and whether its steps overlap."""
+    origin = dict(profile.choices)
+    lines = []
+    if profile.graph_sizes:
+        value = f"[{', '.join(map(str, profile.graph_sizes))}]"
+        if profile.graph_narrow is not None:
+            gpus, largest = profile.graph_narrow
+            value += f", narrow: {{gpus: {gpus}, largest: {largest}}}"
+        lines.append(("graph_sizes", value))
+    flags = [key for key in ("graph_padding", "graph_mixed", "overlap") if key in origin]
+    lines += [(key, str(getattr(profile, key)).lower()) for key in flags]
+    return [
+        f"{key}: {{value: {value}, source: {sources.key(origin[key], origin[key].kind)}}}"
+        for key, value in lines
+    ]
 
 
 def checked_text(profile: EngineProfile, comment: str = "") -> str:

@@ -32,7 +32,8 @@ class StepTimes:
             [(np.asarray(piece.fixed_s), piece.token_s) for piece in group.decode]
             for group in table.groups
         ]
-        self._joint = None if table.joint_s is None else np.asarray(table.joint_s)
+        self._joint = _column(table.joint_s)
+        self._decode_joint = _column(table.decode_joint_s or table.joint_s)
 
     def decode_s(self, batch: FloatArray, reads: Groups) -> FloatArray:
         """Time [s] of a pure decode step.
@@ -41,7 +42,7 @@ class StepTimes:
             batch: decoding sequences.
             reads: KV tokens they read together, for each attention group.
         """
-        return self._joined(self._rank_s(batch, reads), self.ranks * batch)
+        return self._joined(self._rank_s(batch, reads), self.ranks * batch, self._decode_joint)
 
     def alone_s(self, reads: Groups) -> FloatArray:
         """Time [s] of a decode step of one sequence and no other, on any rank.
@@ -50,7 +51,7 @@ class StepTimes:
             reads: KV tokens it reads, for each attention group.
         """
         one = np.ones(np.shape(reads[0]))
-        return self._joined(self._rank_s(one, reads), one)
+        return self._joined(self._rank_s(one, reads), one, self._decode_joint)
 
     def _rank_s(self, batch: FloatArray, reads: Groups) -> FloatArray:
         pieces = [
@@ -100,12 +101,16 @@ class StepTimes:
                 + group.prefill_new_s * new
                 + group.prefill_read_s * read[i]
             )
-        return self._joined(np.asarray(t, dtype=np.float64), self.ranks * (batch_ + new))
+        eager_s = np.where(batch_ + new > x.graph_tokens, x.eager_s, 0.0)
+        tokens = self.ranks * (batch_ + new)
+        return self._joined(np.maximum(t, eager_s), tokens, self._joint)
 
-    def _joined(self, rank_s: FloatArray, tokens: FloatArray) -> FloatArray:
+    def _joined(
+        self, rank_s: FloatArray, tokens: FloatArray, joint: FloatArray | None
+    ) -> FloatArray:
         """What the ranks do together is added, and the host's loop bounds the step."""
-        if self._joint is not None:
-            rank_s = rank_s + _at(self._joint, tokens)
+        if joint is not None:
+            rank_s = rank_s + _at(joint, tokens)
         return np.asarray(np.maximum(rank_s, self.table.host_s), dtype=np.float64)
 
     def lone_prefill_s(self, prompt: int, chunk: int) -> float:
@@ -126,6 +131,10 @@ class StepTimes:
             for g in self.table.groups
         )
         return float(self.alone_s(reads)[0])
+
+
+def _column(values: list[float] | None) -> FloatArray | None:
+    return None if values is None else np.asarray(values, dtype=np.float64)
 
 
 def _at(column: FloatArray, index: FloatArray) -> FloatArray:

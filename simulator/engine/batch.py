@@ -58,13 +58,12 @@ class BatchInstance(Strider):
 
     def enqueue(self, request: Request, t_s: float) -> None:
         """A request arrives to be prefilled and decoded here."""
-        self.core.wait(request)
-        self._newcomer(self.core, t_s)
+        self.core.pending_tokens += request.prompt_tokens
+        self._arrives(self.core, self.core.waiting, request, t_s)
 
     def land(self, request: Request, t_s: float) -> None:
         """A request's KV has arrived; its blocks were reserved."""
-        self.core.landed.append(request)
-        self._newcomer(self.core, t_s)
+        self._arrives(self.core, self.core.landed, request, t_s)
 
     # ------------------------------------------------------------------ reading, mid-stride
 
@@ -117,6 +116,9 @@ class BatchInstance(Strider):
         t = self.t_end
         k = self.k
         d0 = self.d0
+        if self.staged:
+            self._unstage(self._boundary_s(k - 1))
+        self.woken = False
         self.k = 0
         self.version += 1
         log = self.log
@@ -135,12 +137,18 @@ class BatchInstance(Strider):
         self.wake_s = NEVER
         core = self.core
         core.schedule(t)
+        if self.staged and not (core.batch or core.chunks):  # nothing runs: nothing to wait for
+            self._unstage(t)
+            self.woken = True
+            core.schedule(t)
         if core.chunks:
             self._stride(t, 1, self.table.joined_s(*core.rank_s(self.table)), 0.0)
         elif core.batch:
             self._plan_stride(t)
         else:
             self.k = 0
+        if self.staged:
+            self._hold()
         if core.released:
             core.released = False
             self.hooks.freed(t)

@@ -121,11 +121,6 @@ class Batch:
 
     # ------------------------------------------------------------------ newcomers
 
-    def wait(self, request: Request) -> None:
-        """A request is to be prefilled and decoded here."""
-        self.waiting.append(request)
-        self.pending_tokens += request.prompt_tokens
-
     def units_to_promise(self, request: Request, tokens: int) -> int:
         """Units for a transfer of ``tokens`` tokens."""
         if self.reserves:

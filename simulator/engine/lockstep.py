@@ -46,14 +46,13 @@ class LockStepInstance(Strider):
         """A request arrives to be prefilled and decoded here."""
         request.rank = rank = self._least(range(len(self.ranks)), t_s)
         batch = self.ranks[rank]
-        batch.wait(request)
-        self._newcomer(batch, t_s)
+        batch.pending_tokens += request.prompt_tokens
+        self._arrives(batch, batch.waiting, request, t_s)
 
     def land(self, request: Request, t_s: float) -> None:
         """A request's KV has arrived; its blocks were reserved on one of the ranks."""
         batch = self.ranks[request.rank]
-        batch.landed.append(request)
-        self._newcomer(batch, t_s)
+        self._arrives(batch, batch.landed, request, t_s)
 
     # ------------------------------------------------------------------ reading, mid-stride
 
@@ -108,6 +107,9 @@ class LockStepInstance(Strider):
         t = self.t_end
         k = self.k
         d0 = self.d0
+        if self.staged:
+            self._unstage(self._boundary_s(k - 1))
+        self.woken = False
         self.k = 0
         self.version += 1
         rows = [batch.advance(t, k, self.t0 + d0) for batch in self.ranks]
@@ -123,6 +125,11 @@ class LockStepInstance(Strider):
         self.wake_s = NEVER
         for batch in self.ranks:
             batch.schedule(t)
+        if self.staged and not any(batch.batch or batch.chunks for batch in self.ranks):
+            self._unstage(t)  # nothing runs: nothing to wait for
+            self.woken = True
+            for batch in self.ranks:
+                batch.schedule(t)
         self._plan(t)
 
     def _again(self, batch: Batch) -> None:
@@ -137,6 +144,8 @@ class LockStepInstance(Strider):
             self._plan_mixed(t, working)
         else:
             self._plan_decode(t, working)
+        if self.staged:
+            self._hold()
         released = False
         for batch in self.ranks:
             released |= batch.released
@@ -153,8 +162,9 @@ class LockStepInstance(Strider):
     def _plan_decode(self, t: float, working: list[Batch]) -> None:
         table = self.table
         joint_s = 0.0
-        if table.joint_s is not None:
-            joint_s = table.joint_s[sum(batch.batch for batch in working)]
+        joint = table.decode_joint_s or table.joint_s
+        if joint is not None:
+            joint_s = joint[sum(batch.batch for batch in working)]
         k = min(batch.steps() for batch in working)
         lines: list[Line] = [(table.host_s, 0.0)]
         for batch in working:

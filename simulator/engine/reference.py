@@ -46,6 +46,7 @@ class ReferenceInstance:
         ]
         self.stepping = False
         self.waking = False
+        self.woken = False
         self.t0 = 0.0
         self.t_end = 0.0
 
@@ -58,17 +59,21 @@ class ReferenceInstance:
             tokens = [rank.tokens() for rank in self.ranks]
             request.rank = tokens.index(min(tokens))
         rank = self.ranks[request.rank]
-        restart = self._restarts(rank, t_s)
-        rank.waiting.append(request)
-        self._newcomer(rank, t_s, restart)
+        self._arrives(rank, "waiting", request, t_s)
 
     def land(self, request: Request, t_s: float) -> None:
         """A request's KV has arrived."""
         rank = self.ranks[request.rank]
         rank.promised.remove((request.reserved, request.prompt_tokens + request.emitted))
-        restart = self._restarts(rank, t_s)
-        rank.landed.append(request)
-        self._newcomer(rank, t_s, restart)
+        self._arrives(rank, "landed", request, t_s)
+
+    def _arrives(self, rank: ReferenceRank, queue: str, request: Request, t: float) -> None:
+        if self.plan.overlap and self.stepping and not (self.woken and t <= self.t0 + tie_s(t)):
+            rank.staged.append((t, queue, request))
+            return
+        restart = self._restarts(rank, t)
+        getattr(rank, queue).append(request)
+        self._newcomer(rank, t, restart)
 
     def _restarts(self, rank: ReferenceRank, t: float) -> bool:
         """If the current step began at this very instant, take the rank's admissions back."""
@@ -124,6 +129,7 @@ class ReferenceInstance:
                 self._end()
             else:
                 self.waking = False
+                self.woken = True
                 self._begin(self.t0)
 
     def _end(self) -> None:
@@ -131,8 +137,10 @@ class ReferenceInstance:
         self.stepping = False
         self.version += 1
         self._record()
+        self.woken = False
         for rank in self.ranks:
             rank.end(t)
+            rank.unstage(self.t0)
         self._begin(t)
 
     def _record(self) -> None:
@@ -145,6 +153,11 @@ class ReferenceInstance:
         self.t0 = t
         for rank in self.ranks:
             rank.begin(t)
+        if not any(rank.batch for rank in self.ranks) and any(r.staged for r in self.ranks):
+            self.woken = True
+            for rank in self.ranks:
+                rank.unstage(t)
+                rank.begin(t)
         self._step(t)
 
     def _step(self, t: float) -> None:
@@ -152,7 +165,8 @@ class ReferenceInstance:
             times = [rank.step_s() for rank in self.ranks if rank.batch]
             tokens = sum(rank.new_tokens() for rank in self.ranks)
             self.stepping = True
-            self.t_end = t + self.plan.table.joined_s(max(times), tokens)
+            decodes = not any(rank.chunks() for rank in self.ranks)
+            self.t_end = t + self.plan.table.joined_s(max(times), tokens, decodes=decodes)
             self._schedule(self.t_end)
         if any(rank.released for rank in self.ranks):
             for rank in self.ranks:

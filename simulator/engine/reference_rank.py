@@ -10,6 +10,7 @@ from simulator.perf.table import AttentionGroupPlan
 from simulator.records import StrideLog
 from simulator.request import Request, State
 from simulator.scenario.deployment import FirstToken, PoolPlan
+from simulator.units import tie_s
 
 
 @dataclass(eq=False)
@@ -53,6 +54,7 @@ class ReferenceRank:
         self.batch: list[Sequence] = []  # in order of admission
         self.landed: list[Request] = []
         self.waiting: list[Request] = []
+        self.staged: list[tuple[float, str, Request]] = []  # instant, queue they are to join
         self.evicted: list[Request] = []
         self.promised: list[tuple[int, int]] = []  # (units, tokens) of transfers not yet landed
         self.admit = True
@@ -71,7 +73,8 @@ class ReferenceRank:
         tokens = sum(tokens for _, tokens in self.promised)
         tokens += sum(s.context for s in self.batch if s.decoding)
         partial = [s.request for s in self.batch if not s.decoding]
-        for r in (*partial, *self.landed, *self.waiting, *self.evicted):
+        staged = [r for _, _, r in self.staged]
+        for r in (*partial, *self.landed, *self.waiting, *self.evicted, *staged):
             tokens += r.prompt_tokens + r.emitted
         return tokens
 
@@ -101,6 +104,7 @@ class ReferenceRank:
         """Units neither used nor promised."""
         used = sum(units for units, _ in self.promised)
         used += sum(r.reserved for r in self.landed)
+        used += sum(r.reserved for _, queue, r in self.staged if queue == "landed")
         for s in self.batch:
             if self.reserves:
                 used += self.units(s.request.prompt_tokens + s.request.output_tokens)
@@ -117,7 +121,8 @@ class ReferenceRank:
     def _contexts(self) -> list[int]:
         return [s.context for s in self.batch if s.decoding and not s.paused]
 
-    def _chunks(self) -> list[tuple[int, int]]:
+    def chunks(self) -> list[tuple[int, int]]:
+        """(cached, new) tokens of the step's chunks."""
         return [(s.computed, s.chunk) for s in self.batch if s.chunk]
 
     def new_tokens(self) -> int:
@@ -128,15 +133,15 @@ class ReferenceRank:
         """Time [s] this rank needs for the step; it has something to do."""
         table = self.plan.table
         decoding = len(self._contexts())
-        if self._chunks():
+        if self.chunks():
             rows = decoding + sum(s.ends for s in self.batch)
-            return table.rank_mixed_s(decoding, self._reads(), self._chunks(), rows)
+            return table.rank_mixed_s(decoding, self._reads(), self.chunks(), rows)
         return table.rank_decode_s(decoding, self._reads())
 
     def row(self) -> tuple[float, ...]:
         """What the step did, for the log."""
         contexts = self._contexts()
-        chunks = self._chunks()
+        chunks = self.chunks()
         ends = sum(s.ends for s in self.batch)
         for g, (group, read) in enumerate(zip(self.plan.table.groups, self._reads(), strict=True)):
             self.sums.pairs[g] += read + sum(group.pairs(p, c) for p, c in chunks)
@@ -202,6 +207,13 @@ class ReferenceRank:
             self.hooks.moved(t, r, State.DECODING, self.index)
 
     # the scheduler
+
+    def unstage(self, until_s: float) -> None:
+        """Who was there by then joins its queue."""
+        for arrived_s, queue, request in list(self.staged):
+            if arrived_s <= until_s + tie_s(until_s):
+                getattr(self, queue).append(request)
+                self.staged.remove((arrived_s, queue, request))
 
     def restore(self) -> None:
         """Take back the admissions of the boundary that has just been decided."""

@@ -10,6 +10,7 @@ prefills chunks is a stride of one. ``docs/ties.md`` says what happens at equal 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Sequence
 from math import ceil, sqrt
 
@@ -18,7 +19,7 @@ from simulator.engine.clock import BOUNDARY, Clock, Timer
 from simulator.engine.core import Batch, Line
 from simulator.engine.hooks import Hooks
 from simulator.records import StrideLog
-from simulator.request import NEVER
+from simulator.request import NEVER, Request
 from simulator.scenario.deployment import PoolPlan
 from simulator.units import TIE_REL, tie_s
 
@@ -51,11 +52,16 @@ class Strider(ABC):
         clock: the simulated clock.
         hooks: the cluster.
         log: where strides are written.
+
+    Attributes:
+        overlap: a step is scheduled when the one before it begins, so newcomers wait one step longer.
+        staged: newcomers whose step is still to be scheduled: instant, batch, queue and request.
+        woken: the instance was idle when the step under way began: nothing was scheduled before it.
     """
 
     __slots__ = (  # noqa: RUF023 -- as grouped in the constructor
         "index", "plan", "clock", "hooks", "log", "table", "timer", "version",
-        "k", "t0", "t_end", "d0", "rise", "wake_s",
+        "k", "t0", "t_end", "d0", "rise", "wake_s", "overlap", "staged", "woken",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +81,9 @@ class Strider(ABC):
         self.d0 = 0.0
         self.rise = 0.0
         self.wake_s = NEVER
+        self.overlap = plan.overlap
+        self.staged: deque[tuple[float, Batch, deque[Request], Request]] = deque()
+        self.woken = False
 
     @abstractmethod
     def begin(self, t: float) -> None:
@@ -89,6 +98,37 @@ class Strider(ABC):
         """The boundary at ``t_end``: account for the stride, begin the next."""
 
     # ------------------------------------------------------------------ time
+
+    def _arrives(self, batch: Batch, queue: deque[Request], request: Request, t: float) -> None:
+        """A request is to join a queue of ``batch``."""
+        if self.overlap and self.k and not (self.woken and t <= self.t0 + tie_s(t)):
+            self._stage(batch, queue, request, t)
+        else:
+            queue.append(request)
+            self._newcomer(batch, t)
+
+    def _stage(self, batch: Batch, queue: deque[Request], request: Request, t: float) -> None:
+        """The step after the one under way at ``t`` is scheduled: the newcomer joins the next."""
+        self.staged.append((t, batch, queue, request))
+        tie = tie_s(t)
+        if self.t_end <= t + tie or len(batch.running) >= batch.max_seqs:
+            return
+        j = self._first_boundary(t - tie) + 1 if t > self.t0 + tie else 1
+        if j < self.k:
+            self._cut(j)
+
+    def _unstage(self, last_s: float) -> None:
+        """A step has ended that began at ``last_s``: who was there by then queues."""
+        staged = self.staged
+        x = last_s + tie_s(last_s)
+        while staged and staged[0][0] <= x:
+            _, _, queue, request = staged.popleft()
+            queue.append(request)
+
+    def _hold(self) -> None:
+        """Some newcomer came too late for the step that begins: the next boundary is for it."""
+        if self.k > 1 and any(len(b.running) < b.max_seqs for _, b, _, _ in self.staged):
+            self._cut(1)
 
     def _newcomer(self, batch: Batch, t: float) -> None:
         """Somebody wants to join ``batch``: at this boundary, or the next one not before ``t``."""
@@ -107,12 +147,14 @@ class Strider(ABC):
             self.version += 1
             self._again(batch)
         elif k > 1 and len(batch.running) < batch.max_seqs:
-            y = t - tie
-            j = self._steps_until(y)
-            if not j or self._boundary_s(j) < y:
-                j += 1
+            j = self._first_boundary(t - tie)
             if j < k:
                 self._cut(j)
+
+    def _first_boundary(self, y: float) -> int:
+        """Number of the first boundary not before ``y``, at least 1."""
+        j = self._steps_until(y)
+        return j + 1 if not j or self._boundary_s(j) < y else j
 
     def _stride(self, t: float, k: int, d0: float, rise: float) -> None:
         """Run ``k`` steps from ``t`` on, of ``d0 + rise·j`` seconds."""
@@ -135,6 +177,7 @@ class Strider(ABC):
             if self.k:
                 self._end()
             else:
+                self.woken = True
                 self.begin(self.wake_s)
 
     def sync(self, t_s: float) -> None:

@@ -31,6 +31,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
+_FLAGS = {"graph_padding": True, "graph_mixed": False, "overlap": False}
+"""What may be on or off, and what it is where a file says nothing."""
+
+
 def engine_names() -> list[str]:
     """Names of the bundled engines, sorted."""
     return sorted(_bundled())
@@ -72,6 +76,7 @@ def _profile(node: Node) -> EngineProfile:
             "kernels",
             *_CHOICES,
             "graph_sizes",
+            *_FLAGS,
             "numbers",
             "versions",
         )
@@ -90,18 +95,28 @@ def _profile(node: Node) -> EngineProfile:
     kernels, source = _choice(node.child("kernels"), sources)
     origin.append(("kernels", source))
     sizes: tuple[int, ...] = ()
+    narrow = None
     graphs = node.get("graph_sizes")
     if graphs is not None:
-        sizes, source = _sizes(graphs, sources)
+        sizes, narrow, source = _sizes(graphs, sources)
         origin.append(("graph_sizes", source))
+    for key, default in _FLAGS.items():
+        chosen[key] = default
+        flag = node.get(key)
+        if flag is not None:
+            flag.keys(("value", "source", *(("versions",) if key == "overlap" else ())))
+            chosen[key] = flag.child("value").boolean()
+            origin.append((key, flag.child("source").source(sources)))
     return EngineProfile(
         name=node.child("name").text().lower(),
         description=node.child("description").text(),
         kernels=str(kernels),
         graph_sizes=sizes,
+        graph_narrow=narrow,
         choices=tuple(origin),
         values=tuple(node.child("numbers").params(NUMBERS, sources).items()),
         versions=_versions(node, sources),
+        overlaps=_overlaps(node.get("overlap")),
         **chosen,
     )
 
@@ -120,15 +135,26 @@ def _versions(
     )
 
 
+def _overlaps(flag: Node | None) -> tuple[tuple[str, bool], ...]:
+    """``versions: {"0.9": false}``: whether steps overlap in some versions."""
+    found = None if flag is None else flag.get("versions")
+    if found is None:
+        return ()
+    names = found.keys()
+    return tuple((name, found.child(name).boolean()) for name in names)
+
+
 def _choice(node: Node, sources: dict[str, Source]) -> tuple[str, Source]:
     """``{value, source}``: one of a few names."""
     node.keys(("value", "source"))
     return node.child("value").text(), node.child("source").source(sources)
 
 
-def _sizes(node: Node, sources: dict[str, Source]) -> tuple[tuple[int, ...], Source]:
-    """``{value: [1, 2, 4, ...], source}``: ascending batch sizes."""
-    node.keys(("value", "source"))
+def _sizes(
+    node: Node, sources: dict[str, Source]
+) -> tuple[tuple[int, ...], tuple[int, int] | None, Source]:
+    """``{value: [1, 2, 4, ...], narrow: {gpus, largest}, source}``: ascending batch sizes."""
+    node.keys(("value", "narrow", "source"))
     found = node.child("value")
     if not isinstance(found.value, list):
         found.fail("found no list", "allowed: a list of batch sizes")
@@ -138,4 +164,9 @@ def _sizes(node: Node, sources: dict[str, Source]) -> tuple[tuple[int, ...], Sou
     )
     if list(sizes) != sorted(set(sizes)):
         found.fail(f"found {list(sizes)}", "allowed: batch sizes in ascending order")
-    return sizes, node.child("source").source(sources)
+    narrow = None
+    limit = node.get("narrow")
+    if limit is not None:
+        limit.keys(("gpus", "largest"))
+        narrow = (int(limit.child("gpus").number(_SIZE)), int(limit.child("largest").number(_SIZE)))
+    return sizes, narrow, node.child("source").source(sources)

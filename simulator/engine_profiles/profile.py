@@ -31,7 +31,8 @@ NUMBERS = (
     ),
     Field("c0_experts_bf16_s", "s", -0.1, 0.1, "the same where they are multiplied in bf16"),
     Field("c1_s", "s", 0, 0.1, "overhead of a sequence in a step"),
-    Field("host_s", "s", 0, 1, "shortest step the host loop allows"),
+    Field("host_s", "s", 0, 1, "what a step takes the host; with overlap its shortest time"),
+    Field("eager_layer_s", "s", 0, 0.01, "host time to launch a layer's kernels without a graph"),
     Field("front_s", "s", 0, 10, "from a request's arrival to the scheduler, and its tokens back"),
     Field("front_gpu_s", "s", 0, 1, "the same for every doubling of the instance's GPUs"),
     Field("sustained_bf16", "1", 0.05, 1, "share of GEMM efficiency kept in long bf16 steps"),
@@ -54,10 +55,17 @@ class EngineProfile:
             ``free``: of what weights and activations leave, that share holds KV.
         first_token: who emits token 1 when disaggregated.
         reserve: when decode blocks are promised when disaggregated.
-        graph_sizes: batch sizes decode steps are padded to; empty: none.
+        graph_sizes: steps of which CUDA graphs are captured, by their tokens; empty: none.
+        graph_narrow: (GPUs, size): an instance of at most so many GPUs captures up to this size;
+            None: every instance captures all.
+        graph_padding: a batch in between is padded to the next size; False: it has no graph.
+        graph_mixed: steps that prefill have graphs too.
+        overlap: the host schedules the next step while the GPU is at this one.
         choices: source of each of the values above.
         values: the numbers of ``NUMBERS``, by name.
-        versions: (beginning of a version, numbers that are other in it).
+        versions: (beginning of a version, numbers that are other in it); in order: the first
+            that fits holds.
+        overlaps: (beginning of a version, ``overlap`` in it), where that is another.
     """
 
     name: str
@@ -68,9 +76,14 @@ class EngineProfile:
     first_token: FirstToken
     reserve: Reserve
     graph_sizes: tuple[int, ...]
+    graph_narrow: tuple[int, int] | None
+    graph_padding: bool
+    graph_mixed: bool
+    overlap: bool
     choices: tuple[tuple[str, Source], ...]
     values: tuple[tuple[str, Param], ...]
     versions: tuple[tuple[str, tuple[tuple[str, Param], ...]], ...] = ()
+    overlaps: tuple[tuple[str, bool], ...] = ()
 
     def of_version(self, version: str) -> EngineProfile:
         """The engine in one of its versions; as it is where nothing is known of that one.
@@ -78,10 +91,21 @@ class EngineProfile:
         Args:
             version: e.g. ``1.0.0rc3``; empty: unknown.
         """
+        found = self
+        for beginning, overlap in self.overlaps:
+            if version.startswith(beginning):
+                found = replace(found, overlap=overlap)
+                break
         for beginning, values in self.versions:
             if version.startswith(beginning):
-                return replace(self, values=tuple((dict(self.values) | dict(values)).items()))
-        return self
+                return replace(found, values=tuple((dict(self.values) | dict(values)).items()))
+        return found
+
+    def graphs(self, gpus: int) -> tuple[int, ...]:
+        """Captured step sizes of an instance of so many GPUs [tokens]."""
+        if self.graph_narrow is None or gpus > self.graph_narrow[0]:
+            return self.graph_sizes
+        return tuple(size for size in self.graph_sizes if size <= self.graph_narrow[1])
 
     def param(self, name: str) -> Param:
         """A number with its unit and source.

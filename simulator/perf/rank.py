@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from simulator.perf.attention import DecodePiece
-from simulator.perf.forms import Array
+from simulator.perf.forms import Array, Size
+from simulator.perf.graphs import Graphs
 from simulator.perf.operators import Operators
 from simulator.perf.shape import Share, StepShape, part
+
+Decodes = bool | np.bool_ | npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,11 @@ class RankSizes:
     rows: Array
     prefills: Array
 
+    @property
+    def decodes(self) -> npt.NDArray[np.bool_]:
+        """Whether the step only decodes."""
+        return np.asarray(self.prefills == 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class RankCost:
@@ -44,25 +53,70 @@ class RankCost:
         c0_s: overhead of a step [s].
         c1_s: overhead of a sequence in a step [s].
         share: what falls to a microbatch.
+        graphs: captured step sizes; None: steps run at their own size and are never host bound.
+        eager_s: what launching a step's kernels without a graph takes the host [s].
     """
 
     ops: Operators
     c0_s: float
     c1_s: float
     share: Share
+    graphs: Graphs | None = None
+    eager_s: float = 0.0
 
-    def token_s(self, m: Array) -> Array:
-        """What depends on the ``m`` new tokens of a step alone, its overhead included [s]."""
+    def tokens(self, m: Size, decodes: Decodes = False) -> Array:
+        """Tokens of a microbatch that kernels are run on, of a step over ``m`` new tokens.
+
+        Args:
+            m: new tokens of the rank.
+            decodes: whether the step only decodes.
+        """
         tokens = self.share.micro(m)
+        if self.graphs is None:
+            return tokens
+        captured = np.asarray(decodes) | (tokens <= self.graphs.mixed_tokens)
+        return np.where(captured, self.graphs.run(tokens), tokens)
+
+    def all_tokens(self, m: Size, decodes: Decodes = False) -> Array:
+        """The same of all ranks together: with a graph each is padded to the same size.
+
+        Args:
+            m: new tokens of all ranks, spread evenly over them.
+            decodes: whether the step only decodes.
+        """
+        tokens, ranks = self.share.micro(m), self.share.ranks
+        if self.graphs is None:
+            return tokens
+        each = np.ceil(tokens / ranks)
+        captured = np.asarray(decodes) | (each <= self.graphs.mixed_tokens)
+        replayed = captured & ~self.graphs.eager(each)
+        return np.where(replayed, ranks * self.graphs.run(each), tokens)
+
+    def rows(self, rows: Size, decodes: Decodes = False) -> Array:
+        """Rows the LM head is computed for: those of a captured decode step are padded as well."""
+        plain = self.share.micro(rows)
+        return np.where(np.asarray(decodes), self.tokens(rows, decodes), plain)
+
+    def launch_s(self, m: Size, decodes: Decodes = False) -> Array:
+        """Shortest time of a step without a graph; 0 with one [s]."""
+        if self.graphs is None:
+            return np.zeros(np.shape(m))
+        tokens = self.share.micro(m)
+        prefills = (tokens > self.graphs.mixed_tokens) & ~np.asarray(decodes)
+        return np.where(prefills | self.graphs.eager(tokens), self.eager_s, 0.0)
+
+    def token_s(self, m: Array, decodes: Decodes = False) -> Array:
+        """What depends on the ``m`` new tokens of a step alone, its overhead included [s]."""
+        tokens = self.tokens(m, decodes)
         return np.where(tokens > 0.0, self.c0_s + self.ops.token_s(tokens), 0.0)
 
-    def joint_s(self, m: Array) -> Array:
+    def joint_s(self, m: Array, decodes: Decodes = False) -> Array:
         """What all ranks do together for their ``m`` new tokens [s]."""
-        return self.ops.joint_s(self.share.micro(m))
+        return self.ops.joint_s(self.all_tokens(m, decodes))
 
-    def head_s(self, rows: Array) -> Array:
+    def head_s(self, rows: Array, decodes: Decodes = False) -> Array:
         """The LM head [s]."""
-        return self.ops.head_s(self.share.micro(rows))
+        return self.ops.head_s(self.rows(rows, decodes))
 
     @property
     def sequence_s(self) -> float:
@@ -106,14 +160,14 @@ class RankCost:
 
     def step_s(self, x: RankSizes) -> Array:
         """A rank's time for its part of a step, host bound and joint operators apart [s]."""
-        return np.asarray(
-            self.token_s(x.batch + x.new)
-            + self.head_s(x.rows)
+        time = (
+            self.token_s(x.batch + x.new, x.decodes)
+            + self.head_s(x.rows, x.decodes)
             + self.sequence_s * (x.batch + x.prefills)
             + self.decode_attention_s(x.batch, x.reads, self._share(x))
-            + self.prefill_attention_s(x),
-            dtype=np.float64,
+            + self.prefill_attention_s(x)
         )
+        return np.asarray(np.maximum(time, self.launch_s(x.batch + x.new, x.decodes)))
 
     def _share(self, x: RankSizes) -> Array:
         """Chunks even the microbatches of a mixed step out."""
@@ -122,7 +176,7 @@ class RankCost:
     def shape(self, x: RankSizes, all_tokens: float) -> StepShape:
         """The step as one GPU sees it, for a breakdown."""
         share, stages = float(self._share(x)), self.share.stages
-        tokens = float(self.share.micro(x.batch + x.new))
+        tokens = float(self.tokens(x.batch + x.new, x.decodes))
         batch = float(self.share.micro(x.batch))
         return StepShape(
             batch=batch,
@@ -131,7 +185,7 @@ class RankCost:
             new=float(x.new) / stages,
             pairs=tuple(float(n) / stages for n in x.pairs),
             read=tuple(float(n) / stages for n in x.read),
-            rows=float(self.share.micro(x.rows)),
+            rows=float(self.rows(x.rows, x.decodes)),
             tokens=tokens,
-            all_tokens=float(self.share.micro(np.asarray(all_tokens, dtype=np.float64))),
+            all_tokens=float(self.all_tokens(all_tokens, x.decodes)),
         )

@@ -5,6 +5,9 @@ A *step* of an instance takes
     max(host, c0 + c1·sequences + Σ layers: (GEMMs, experts, collectives, elementwise)(new tokens)
               + LM head(sampled rows) + Σ layers: (decode attention + prefill attention))
 
+where a step that replays a CUDA graph computes as many tokens and rows as were captured, and one that
+does not takes no less than the host needs to launch it (``graphs``).
+
 Decode depends on its batch only through the number of sequences ``B`` and, for each group of layers
 that attend alike, the resident KV tokens ``S_g`` they read; it is the largest of a few affine
 functions of these. Prefill attention is additive over chunks. With several attention ranks
@@ -25,6 +28,7 @@ from simulator.model import ModelSpec, Parallel
 from simulator.perf import memory, work
 from simulator.perf.breakdown import OperatorTime, breakdown
 from simulator.perf.forms import Array, Size
+from simulator.perf.graphs import Graphs
 from simulator.perf.notes import notes
 from simulator.perf.operators import Operators, bind_operators
 from simulator.perf.precision import Compute, Precision
@@ -57,6 +61,9 @@ class StepModel:
         skew: Zipf exponent of the popularity of a model's experts; 0: uniform routing.
         host_s: lower bound of any step, set by a host loop that runs beside the GPU [s]; 0: never
             binds (engines with CUDA graphs).
+        graphs: captured step sizes, to which batches are padded; None: steps run at their own size,
+            and the host keeps up with launching them.
+        eager_layer_s: what launching a layer's kernels without a graph takes the host [s].
         c0_s: overhead per step [s].
         c1_s: overhead per sequence in a step [s].
         sustained: share of their efficiency the layers' GEMMs keep in the long steps of a serving
@@ -80,6 +87,8 @@ class StepModel:
     c1_s: float = C1_S
     sustained: float = 1.0
     sustained_experts: float | None = None
+    graphs: Graphs | None = None
+    eager_layer_s: float = 0.0
     operators_per_gpu: Operators = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -144,12 +153,14 @@ class StepModel:
         x = self._busiest(cost.share, batch, kv_tokens, new, pairs, read, rows, prefills)
         time = cost.step_s(x)
         if self.parallel.attention_dp > 1:
-            time = time + cost.joint_s(np.asarray(batch, dtype=np.float64) + np.asarray(new))
+            tokens = np.asarray(batch, dtype=np.float64) + np.asarray(new)
+            time = time + cost.joint_s(tokens, x.decodes)
         return np.maximum(self.host_s, time)
 
     def _cost(self, rounds: bool) -> RankCost:
         share = Share.of(self.parallel, rounds=rounds)
-        return RankCost(self.operators_per_gpu, self.c0_s, self.c1_s, share)
+        eager_s = self.eager_layer_s * self.model.layers
+        return RankCost(self.operators_per_gpu, self.c0_s, self.c1_s, share, self.graphs, eager_s)
 
     def _busiest(
         self,
@@ -220,11 +231,15 @@ class StepModel:
             len(chunks),
         )
         overhead = self.c0_s + cost.sequence_s * float(x.batch + x.prefills)
+        shape = cost.shape(x, batch + new)
+        # a rank that launches its kernels one by one is as late at what all do together
+        launch_s = float(cost.launch_s(x.batch + x.new, x.decodes))
+        launched_s = launch_s + float(self.operators_per_gpu.joint_s(shape.all_tokens))
         return breakdown(
             self.operators_per_gpu,
-            cost.shape(x, batch + new),
+            shape,
             overhead_s=overhead,
-            host_s=self.host_s,
+            host_s=max(self.host_s, launched_s) if launch_s else self.host_s,
         )
 
     def reads(self, batch: int, context: int) -> tuple[int, ...]:

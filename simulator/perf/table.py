@@ -12,6 +12,8 @@ and a rank that also prefills chunks takes
     token_s[B + Σc] + head_s[rows] + seq_s·(sequences)
         + Σ_g (decode attention_g(B, S_g) + prefill attention_g(chunks))        [s]
 
+or, without a CUDA graph for so many tokens, at least ``eager_s``,
+
 where a chunk ``(p, c)`` computes ``c`` new tokens after ``p`` cached ones. An instance is one rank,
 or several that share nothing but the experts and run in lock-step (attention data parallelism):
 
@@ -174,6 +176,10 @@ class StepTable:
         joint_s: index ``m`` = 0..ranks · max tokens: what a step over ``m`` new tokens on all ranks
             together adds once: experts and their collectives [s]. None with one rank: all of it is in
             ``pieces`` and ``token_s``.
+        decode_joint_s: the same of a step that only decodes, up to ranks · max_num_seqs (its batches
+            are padded to a CUDA graph); None as ``joint_s``.
+        eager_s: shortest time of a step that prefills and has no CUDA graph [s].
+        graph_tokens: most new tokens on a rank with which such a step has one.
         ranks: attention-data-parallel ranks of an instance that run in lock-step. Sequences, token
             budget and KV capacity are those of one rank.
         stages: pipeline stages. Times of a table are those of a whole pass; a prefill instance takes
@@ -188,6 +194,9 @@ class StepTable:
     groups: tuple[AttentionGroupPlan, ...]
     pieces: tuple[StepPiece, ...]
     joint_s: list[float] | None = None
+    decode_joint_s: list[float] | None = None
+    eager_s: float = 0.0
+    graph_tokens: int = 0
     ranks: int = 1
     stages: int = 1
 
@@ -243,6 +252,8 @@ class StepTable:
                 t += group.decode_s(batch, s)
             if chunks:
                 t += group.prefill_s(chunks)
+        if t < self.eager_s and batch + new > self.graph_tokens:
+            return self.eager_s
         return t
 
     def rank_prefill_s(self, prompts: Sequence[int]) -> float:
@@ -252,24 +263,31 @@ class StepTable:
             return self.rank_mixed_s(0, [0] * len(self.groups), [(0, c) for c in prompts], count)
         (c,) = prompts  # by far the most frequent step of a prefill instance
         group = self.groups[0]
-        return (self.token_s[c] + self.head_s[1] + self.seq_s) + (
+        t = (self.token_s[c] + self.head_s[1] + self.seq_s) + (
             group.prefill_t0_s
             + group.prefill_pair_s * (c * (0.5 * c))
             + group.prefill_new_s * c
             + group.prefill_read_s * c
         )
+        if t < self.eager_s and c > self.graph_tokens:
+            return self.eager_s
+        return t
 
     # ------------------------------------------------------------------ a whole step
 
-    def joined_s(self, slowest_s: float, tokens: int) -> float:
+    def joined_s(self, slowest_s: float, tokens: int, *, decodes: bool = False) -> float:
         """Time [s] of a step whose slowest rank takes ``slowest_s``.
 
         Args:
             slowest_s: the largest of the ranks' times [s].
             tokens: new tokens of all ranks, decoded and prefilled.
+            decodes: whether no rank prefills.
         """
-        if self.joint_s is not None:
-            slowest_s += self.joint_s[tokens]
+        joint_s = self.joint_s
+        if decodes and self.decode_joint_s is not None:
+            joint_s = self.decode_joint_s
+        if joint_s is not None:
+            slowest_s += joint_s[tokens]
         return slowest_s if slowest_s > self.host_s else self.host_s
 
     def decode_s(self, batch: int, reads: Reads) -> float:
@@ -279,7 +297,7 @@ class StepTable:
             batch: sequences.
             reads: KV tokens they read together, for each group.
         """
-        return self.joined_s(self.rank_decode_s(batch, reads), batch)
+        return self.joined_s(self.rank_decode_s(batch, reads), batch, decodes=True)
 
     def mixed_s(self, batch: int, reads: Reads, chunks: Chunks, rows: int) -> float:
         """Time [s] of a step in which one rank decodes and prefills and others do nothing.
@@ -291,7 +309,8 @@ class StepTable:
             rows: tokens sampled at the end of the step: ``batch`` plus the prefills that end in it.
         """
         tokens = batch + sum(c for _, c in chunks)
-        return self.joined_s(self.rank_mixed_s(batch, reads, chunks, rows), tokens)
+        rank_s = self.rank_mixed_s(batch, reads, chunks, rows)
+        return self.joined_s(rank_s, tokens, decodes=not chunks)
 
 
 def _reads(reads: Reads) -> Sequence[float]:

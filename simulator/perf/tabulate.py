@@ -26,11 +26,13 @@ def tabulate(cost: RankCost, max_num_seqs: int, max_tokens: int, host_s: float) 
     tokens = np.arange(max(max_tokens, max_num_seqs) + 1, dtype=np.float64)
     batch = tokens[: max_num_seqs + 1]
     token_s, head_s = cost.token_s(tokens), cost.head_s(tokens)
-    plain = token_s[: batch.size] + head_s[: batch.size] + cost.sequence_s * batch
-    joint_s = None
+    plain = cost.token_s(batch, True) + cost.head_s(batch, True) + cost.sequence_s * batch
+    joint_s = decode_joint_s = None
     if parallel.attention_dp > 1:
         together = np.arange((tokens.size - 1) * parallel.attention_dp + 1, dtype=np.float64)
         joint_s = cost.joint_s(together).tolist()
+        decoded = together[: max_num_seqs * parallel.attention_dp + 1]
+        decode_joint_s = cost.joint_s(decoded, True).tolist()
     sizes = units(cost.ops.model, parallel.tp)
     return StepTable(
         host_s=host_s,
@@ -42,13 +44,19 @@ def tabulate(cost: RankCost, max_num_seqs: int, max_tokens: int, host_s: float) 
         ),
         pieces=_pieces(cost, plain, batch),
         joint_s=joint_s,
+        decode_joint_s=decode_joint_s,
+        eager_s=0.0 if cost.graphs is None else cost.eager_s,
+        graph_tokens=0 if cost.graphs is None else cost.graphs.mixed_tokens * cost.share.stages,
         ranks=parallel.attention_dp,
         stages=parallel.pp,
     )
 
 
 def _pieces(cost: RankCost, plain: Array, batch: Array) -> tuple[StepPiece, ...]:
-    """A decode step, one piece for every choice of a piece in each group."""
+    """A decode step, one piece for every choice of a piece in each group.
+
+    A further one, flat, where launching the kernels one by one may take longer than running them.
+    """
     groups = cost.ops.attention
     share = cost.decoded(batch)
     found = []
@@ -61,6 +69,10 @@ def _pieces(cost: RankCost, plain: Array, batch: Array) -> tuple[StepPiece, ...]
             for group, piece in zip(groups, choice, strict=True)
         )
         found.append(StepPiece(start.tolist(), slopes))
+    launch_s = cost.launch_s(batch, True)
+    if np.any(launch_s > np.maximum.reduce([piece.a for piece in found])):
+        flat = tuple([0.0] * batch.size for _ in groups)
+        found.append(StepPiece(launch_s.tolist(), flat))
     return tuple(found)
 
 

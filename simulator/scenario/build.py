@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from typing import Any
 
 from hwprofiles import GpuProfile, PriceBook, load_gpu, load_link, load_prices
 from simulator.errors import ModelError, ProfileError
 from simulator.kvcache import Footprint
 from simulator.model import ModelSpec, Parallel, load_model
+from simulator.perf.graphs import Graphs
 from simulator.perf.memory import units
 from simulator.perf.precision import Precision
-from simulator.perf.step import StepModel
+from simulator.perf.step import C0_S, StepModel
 from simulator.perf.table import StepTable
 from simulator.scenario.deployment import Deployment, LinkPlan, PoolPlan
 from simulator.scenario.draw import check_trace_files, longest_prompt
@@ -108,6 +110,8 @@ def _pool(
         chunked=bool(pool.chunked),
         reserve_output=pool.reserve_output is not False,
         conservativeness=pool.schedule_conservativeness or 1.0,
+        # with pipeline stages engines schedule microbatch by microbatch
+        overlap=bool(config.engine.overlap) and pool.pp == 1 and pool.role != "prefill",
     )
 
 
@@ -127,8 +131,9 @@ def _instance(
             f"has no effect, {model.name} has no routed experts; allowed: leave it out.",
         )
     parallel = _parallel(name, pool, model)
+    given = _overheads(config.engine, gpu)
     with at("pools", name, "tp"):
-        step = _step_model(model, gpu, parallel, precision, config.engine, config.expert_skew)
+        step = _step_model(model, gpu, parallel, precision, given, config.expert_skew)
     blocks = _blocks(step, pool)
     if blocks < sum(units(model, pool.tp)):
         raise Problem(("pools", name, "tp"), _too_big(step, pool))
@@ -219,20 +224,59 @@ def _gpu(name: str, pool: Pool) -> GpuProfile:
         return load_gpu(pool.gpu)
 
 
+@dataclass(frozen=True)
+class _Engine:
+    """What the step model takes from the engine section; None: its own default."""
+
+    kernels: str | None
+    c0_s: float | None
+    c1_s: float | None
+    host_s: float | None
+    sustained: float | None
+    sustained_experts: float | None
+    graphs: Graphs | None
+    eager_layer_s: float | None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The values that are given, by name."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {key: value for key, value in found.items() if value is not None}
+
+
+def _overheads(engine: Overheads, gpu: GpuProfile) -> _Engine:
+    known = {family.name for family in gpu.kernels}
+    graphs = None
+    if engine.graph_sizes is not None:
+        graphs = Graphs(
+            tuple(engine.graph_sizes), engine.graph_padding is not False, bool(engine.graph_mixed)
+        )
+    c0_s, host_s = engine.c0_s, engine.host_s
+    if engine.overlap is False and host_s:  # the GPU waits while the host works
+        c0_s, host_s = (C0_S if c0_s is None else c0_s) + host_s, 0.0
+    return _Engine(
+        # an engine's family stands in the profiles of the GPUs it was measured on; elsewhere the first
+        kernels=engine.kernels if engine.name is None or engine.kernels in known else None,
+        c0_s=c0_s,
+        c1_s=engine.c1_s,
+        host_s=host_s,
+        sustained=engine.sustained,
+        sustained_experts=engine.sustained_experts,
+        graphs=graphs,
+        eager_layer_s=engine.eager_layer_s,
+    )
+
+
 @lru_cache(maxsize=256)
 def _step_model(
     model: ModelSpec,
     gpu: GpuProfile,
     parallel: Parallel,
     precision: Precision,
-    engine: Overheads,
+    engine: _Engine,
     skew: float | None,
 ) -> StepModel:
-    given = engine.model_dump(exclude_none=True, exclude={"name", "kernels"})
-    known = {family.name for family in gpu.kernels}
-    # an engine's family stands in the profiles of the GPUs it was measured on; elsewhere the first
-    family = engine.kernels if engine.name is None or engine.kernels in known else None
-    return StepModel(model, gpu, parallel, precision, kernels=family, skew=skew or 0.0, **given)
+    return StepModel(model, gpu, parallel, precision, skew=skew or 0.0, **engine.given)
 
 
 @lru_cache(maxsize=64)

@@ -48,6 +48,8 @@ class PoolPlan:
             (GUARANTEED_NO_EVICT), not block by block (MAX_UTILIZATION).
         conservativeness: sglang: factor on the share of running requests' remaining output that
             admission expects (``--schedule-conservativeness``).
+        overlap: a step is scheduled when the one before begins: newcomers wait one step longer
+            (not of a prefill pool).
     """
 
     name: str
@@ -69,6 +71,7 @@ class PoolPlan:
     chunked: bool = False
     reserve_output: bool = True
     conservativeness: float = 1.0
+    overlap: bool = False
 
     @property
     def tp(self) -> int:

@@ -13,7 +13,7 @@ from simulator.scenario.schema import Pool, ScenarioConfig
 from simulator.scenario.values import Section
 
 _POOL_NUMBERS = ("max_num_batched_tokens", "max_num_seqs", "block_tokens")
-_COSTS = ("c1_s", "host_s")
+_COSTS = ("c1_s", "host_s", "eager_layer_s")
 
 
 def with_engine(config: ScenarioConfig) -> ScenarioConfig:
@@ -32,7 +32,9 @@ def with_engine(config: ScenarioConfig) -> ScenarioConfig:
         model = load_model(config.model)
     precision = precision_of(config.precision, model)
     update: dict[str, Any] = {
-        "engine": _filled(config.engine, _overheads(profile, precision, model)),
+        "engine": _filled(
+            config.engine, _overheads(profile, precision, model) | _graphs(profile, config)
+        ),
         "pools": {name: _filled(pool, _pool(profile, pool)) for name, pool in config.pools.items()},
         "routing": _filled(config.routing, {"latency_s": profile.latency_s(_first_gpus(config))}),
     }
@@ -64,6 +66,15 @@ def _overheads(profile: EngineProfile, precision: Precision, model: ModelSpec) -
     if model.is_moe:
         costs["sustained_experts"] = profile.sustained(own, experts=True)
     return costs
+
+
+def _graphs(profile: EngineProfile, config: ScenarioConfig) -> dict[str, Any]:
+    """What it captures on the widest instance, and whether its steps overlap."""
+    found: dict[str, Any] = {"overlap": profile.overlap}
+    if config.engine.graph_sizes != []:
+        found |= {"graph_padding": profile.graph_padding, "graph_mixed": profile.graph_mixed}
+    widest = max(pool.parallel.gpus for pool in config.pools.values())
+    return found | {"graph_sizes": list(profile.graphs(widest))}
 
 
 def _pool(profile: EngineProfile, pool: Pool) -> dict[str, Any]:

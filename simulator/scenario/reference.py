@@ -65,7 +65,7 @@ def _walk(
                 for value in alternatives(get_args(inner)[1]):
                     if _sections_in(value):
                         yield from _walk(f"{dotted}.<name>", value, seen)
-            elif get_origin(inner) is list:
+            elif get_origin(inner) is list and _sections_in(get_args(inner)[0]):
                 yield from _walk(f"{dotted}[]", get_args(inner)[0], seen)
             elif _sections_in(inner):
                 yield from _walk(dotted, inner, seen)

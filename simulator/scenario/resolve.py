@@ -10,7 +10,7 @@ from simulator.scenario.class_schema import RequestClass
 from simulator.scenario.deployment import Role, Scheduler
 from simulator.scenario.engine import with_engine
 from simulator.scenario.problem import Problem, at
-from simulator.scenario.schema import Pool, ScenarioConfig
+from simulator.scenario.schema import Overheads, Pool, ScenarioConfig
 from simulator.scenario.workload_schema import Workload
 from simulator.workload.presets import PRESETS
 
@@ -43,6 +43,7 @@ def resolve(config: ScenarioConfig) -> ScenarioConfig:
         if roles[name] == "prefill":
             _refuse(("pools", name, "scheduler"), pool.scheduler, "a prefill pool")
     config = with_engine(config)
+    _check_graphs(config.engine)
     pools = {name: _pool(name, pool, roles[name]) for name, pool in config.pools.items()}
     update: dict[str, Any] = {"pools": pools, "workload": _workload(config.workload)}
     _check_targets(config, update["workload"])
@@ -51,6 +52,18 @@ def resolve(config: ScenarioConfig) -> ScenarioConfig:
     else:
         _check_colocated(config)
     return config.model_copy(update=update)
+
+
+def _check_graphs(engine: Overheads) -> None:
+    """Captured sizes ascend, and the keys beside them have an effect."""
+    sizes = engine.graph_sizes
+    if sizes and (sizes != sorted(set(sizes)) or not 1 <= sizes[0] <= sizes[-1] <= 65_536):
+        rule = "allowed: sizes from 1 to 65536 that ascend."
+        raise Problem(("engine", "graph_sizes"), f"found {sizes}; {rule}")
+    for key in ("graph_padding", "graph_mixed") if not sizes else ():
+        _refuse(("engine", key), getattr(engine, key), "an engine without graph_sizes")
+    if sizes is None:
+        _refuse(("engine", "eager_layer_s"), engine.eager_layer_s, "an engine without graph_sizes")
 
 
 def _check_targets(config: ScenarioConfig, workload: Workload) -> None:

@@ -240,7 +240,44 @@ class Overheads(Section):
     ] = None
     host_s: Annotated[
         Seconds | None,
-        Field(description="shortest step of the host loop [s]; default: the step model's"),
+        Field(
+            description="what a step takes the host: its shortest time, or with overlap: false "
+            "added to it [s]; default: the step model's"
+        ),
+    ] = None
+    graph_sizes: Annotated[
+        list[int] | None,
+        Field(
+            description="tokens of the steps CUDA graphs are captured of, ascending: decode batches "
+            "are padded to the next, larger ones are launched kernel by kernel; []: no graphs; "
+            "default: steps run at their own size and the host keeps up"
+        ),
+    ] = None
+    graph_padding: Annotated[
+        bool | None,
+        Field(
+            description="with graph_sizes: batches in between are padded (false: have no graph); "
+            "default: true"
+        ),
+    ] = None
+    graph_mixed: Annotated[
+        bool | None,
+        Field(description="with graph_sizes: steps that prefill have graphs too; default: false"),
+    ] = None
+    eager_layer_s: Annotated[
+        Seconds | None,
+        Field(
+            description="with graph_sizes: host time to launch a layer's kernels without a graph "
+            "[s]; default: 0"
+        ),
+    ] = None
+    overlap: Annotated[
+        bool | None,
+        Field(
+            description="the host schedules a step while the GPU is at the one before: newcomers "
+            "wait one step longer, host_s is hidden (docs/schedulers.md); default: host_s is "
+            "hidden, newcomers do not wait"
+        ),
     ] = None
     sustained_experts: Annotated[
         Fraction | None,

@@ -52,6 +52,7 @@ def _pool(pool: PoolPlan, gpu: GpuProfile, draw: Draw) -> PoolPlan:
         c0_s=old.c0_s * overhead,
         c1_s=old.c1_s * overhead,
         host_s=old.host_s * overhead,
+        eager_layer_s=old.eager_layer_s * overhead,
         sustained=old.sustained / prefill,
         sustained_experts=None if experts is None else experts / prefill,
     )

@@ -17,6 +17,9 @@ SKEW = 0.6
 """Zipf exponent of the popularity of a mixture's experts: without it decode times of DeepSeek-V3 on
 TensorRT-LLM grow faster with the batch than measured (fitted on its TP8 runs)."""
 
+TRTLLM_PADDED = (1, 2, 4, *range(8, 129, 8), 256, 512, 1024)
+"""Steps TensorRT-LLM captures with ``enable_padding: true`` and a large enough ``max_batch_size``."""
+
 LINK = "ib_ndr"
 """Fabric of disaggregated runs; the tables do not record it (assumed)."""
 
@@ -88,11 +91,33 @@ def _engine(run: MeasuredRun, engine: EngineProfile) -> dict[str, Any]:
         "sustained": engine.sustained(compute_of(run)),
     }
     model = load_model(model_of(run.model))
-    section |= {name: engine[name] for name in ("c1_s", "host_s")}
+    section |= {name: engine[name] for name in ("c1_s", "host_s", "eager_layer_s")}
+    section |= _graphs(run, engine)
     section["c0_s"] = engine.step_s(expert_layers(model), compute_of(run))
     if model.is_moe:
         section["sustained_experts"] = engine.sustained(compute_of(run), experts=True)
     return section
+
+
+def _graphs(run: MeasuredRun, engine: EngineProfile) -> dict[str, Any]:
+    """CUDA graphs of a run: the engine's, but with TensorRT-LLM padded, as benchmark scripts set it.
+
+    ``enable_padding: true`` with a ``max_batch_size`` that covers the load stands in InferenceMAX's
+    scripts; of other runs it is assumed.
+    """
+    if engine.name != "trtllm":
+        widest = max(run.workers.gpus // run.workers.instances, 1)
+        if run.prefill is not None:
+            widest = max(widest, run.prefill.gpus // run.prefill.instances)
+        sizes, padding = engine.graphs(widest), engine.graph_padding
+    else:
+        sizes, padding = TRTLLM_PADDED, True
+    # rows of the dumps without a version are older ones: vLLM before 0.14 (assumed)
+    overlap = engine.overlap and (engine.name != "vllm" or bool(run.version))
+    found = {"overlap": overlap, "graph_sizes": list(sizes)}
+    if sizes:
+        found |= {"graph_padding": padding, "graph_mixed": engine.graph_mixed}
+    return found
 
 
 def compute_of(run: MeasuredRun) -> str:
