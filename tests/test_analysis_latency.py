@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from simulator.analysis import analyze
-from simulator.analysis.client import overshoot_s
+from simulator.analysis.client import crowding, overshoot_s
 from simulator.engine import simulate_deployment
 from simulator.metrics import completed, tpot, ttft
 from tests.analysis_kit import disaggregated, work
@@ -89,3 +89,15 @@ def test_closed_loop_estimate_withholds_ttft_when_slots_are_short():
     assert estimate.ttft_s is estimate.ttft_burst_s is None
     assert estimate.rate_rps > 0
     assert analyze(disaggregated(), workload).client is None
+
+
+def test_requests_that_began_together_come_back_together() -> None:
+    """Density of the others around one that returns, against phases drawn at random."""
+    rng = np.random.default_rng(5)
+    factors = []
+    for k in range(1, 10):
+        phases = (rng.normal(0.0, 0.06 * k**0.5, 4000) + rng.uniform(0.0, 0.2, 4000)) % 1.0
+        counts, _ = np.histogram(phases, 50, (0.0, 1.0))
+        factors.append(float(np.mean((counts / 80.0) ** 2)))
+    assert crowding(0.06, 9.0, 0.2) == pytest.approx(float(np.mean(factors)), rel=0.05)
+    assert crowding(10.0, 9.0, 0.2) == pytest.approx(1.0)

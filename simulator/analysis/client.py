@@ -29,6 +29,10 @@ MOST_STEPS = 200
 """Steps that may pass while a request is on its way; beyond them its phase does not matter."""
 
 
+NORMAL = (-1.47, -0.85, -0.5, -0.24, 0.0, 0.24, 0.5, 0.85, 1.47)
+"""Means of the ninths of a normal variable, about."""
+
+
 def client_estimate(cluster: Cluster, demand: Demand, concurrency: int) -> ClientEstimate | None:
     """Rate, TPOT and TTFT of a closed-loop client; None unless one colocated pool decodes.
 
@@ -45,9 +49,12 @@ def client_estimate(cluster: Cluster, demand: Demand, concurrency: int) -> Clien
     each = concurrency / (pool.instances * times.ranks)
     front_s = cluster.deployment.router_latency_s
     most = colocated_capacity(pool, times, demand, None).batch / times.ranks
-    batch = each
+    burst_s = front_s + _burst_s(pool, times, demand, each)
+    batch, crowd = each, 1.0
     for _ in range(ROUNDS):
-        cycle = _cycle(pool, times, demand, batch, each, front_s)
+        cycle = _cycle(pool, times, demand, (batch, each), front_s, crowd)
+        spread = 2.0 * (burst_s - front_s) / cycle.total_s(demand.mean_steps)
+        crowd = crowding(demand.steps_cv, len(demand) / concurrency - 1.0, spread)
         # Little's law: the share of a cycle that is decoding is the share of requests that decode
         decoding = each * demand.mean_steps * cycle.tpot_s / cycle.total_s(demand.mean_steps)
         batch = 0.5 * (batch + min(decoding, most))
@@ -55,7 +62,6 @@ def client_estimate(cluster: Cluster, demand: Demand, concurrency: int) -> Clien
         saturated = colocated_capacity(pool, times, demand, None)
         rate = saturated.rate_rps * pool.instances
         return ClientEstimate(rate, saturated.step_s, None, None, None)
-    burst_s = front_s + _burst_s(pool, times, demand, each)
     share = min(1.0, concurrency / len(demand))
     return ClientEstimate(
         rate_rps=concurrency / cycle.total_s(demand.mean_steps),
@@ -78,9 +84,15 @@ class _Cycle:
 
 
 def _cycle(
-    pool: PoolPlan, times: StepTimes, demand: Demand, batch: float, each: float, front_s: float
+    pool: PoolPlan,
+    times: StepTimes,
+    demand: Demand,
+    load: tuple[float, float],
+    front_s: float,
+    crowd: float,
 ) -> _Cycle:
-    """What a request sees while ``batch`` sequences decode."""
+    """What a request sees: of ``load`` in flight (the second number) so many decode (the first)."""
+    batch, each = load
     budget = float(pool.max_num_batched_tokens)
     at = np.array([max(batch, 1.0)])  # it is one of them
     steps = colocated_steps(times, demand, at, budget)
@@ -88,10 +100,54 @@ def _cycle(
     # a request does not meet its own prefill while it decodes, nor when it comes back
     others = 1.0 - 1.0 / max(each, 1.0)
     share = others * float(steps.share[0])
-    chunks = max(1.0, demand.mean_prompt / max(budget - each, 1.0))
-    wait_s = others * overshoot_s(front_s, mixed_s, plain_s, share)
-    own_s = _own_steps_s(times, demand, at, chunks)
-    return _Cycle(front_s + wait_s + own_s, plain_s + share * (mixed_s - plain_s))
+    step_s = plain_s + share * (mixed_s - plain_s)
+    near = min(1.0, crowd * share)  # when it comes back others do as well
+    wait_s = others * float(
+        np.mean([overshoot_s(front_s, mixed_s, p, near) for p in _plain_s(times, demand, at)])
+    )
+    if pool.overlap:  # the step after the running one is scheduled already
+        wait_s += others * (plain_s + near * (mixed_s - plain_s))
+    # the step under way, met at a random moment, is longer than the mean; who else comes during it
+    # is served beside the request, or half of them before it
+    met_s = (share * mixed_s**2 + (1.0 - share) * plain_s**2) / step_s
+    rate_rps = others * at[0] / (demand.mean_steps * step_s)
+    beside = float(crowd * rate_rps * met_s)
+    own_s = _own_steps_s(times, demand, at, beside, max(budget - each, 1.0))
+    return _Cycle(front_s + wait_s + own_s, step_s)
+
+
+def crowding(cv: float, generations: float, spread: float) -> float:
+    """How many more requests come back around the same time than if they came evenly: a factor.
+
+    All begin together, within a share ``spread`` of a cycle, and drift apart as their lengths
+    differ: after k cycles their phases are spread by ``σ² = k·cv² + spread²/12``, and a request
+    meets ``∫ f² = 1 + 2 Σ_j exp(-(2πjσ)²)`` times the even density of a wrapped normal ``f``.
+
+    Args:
+        cv: standard deviation of a request's decode steps over their mean.
+        generations: requests a slot sends after its first.
+        spread: time in which the opening burst is prefilled, over that of a cycle.
+    """
+    cycles = np.arange(1.0, max(generations, 1.0) + 0.5)
+    sigma2 = cycles * cv**2 + spread**2 / 12.0
+    j = np.arange(1.0, 40.0)
+    terms = np.exp(-np.outer(sigma2, (2.0 * math.pi * j) ** 2))
+    return 1.0 + 2.0 * float(terms.sum(axis=1).mean())
+
+
+def _plain_s(times: StepTimes, demand: Demand, at: FloatArray) -> list[float]:
+    """Equally likely times of a decode step while a request is away [s].
+
+    The others' contexts add up to more or less, and with them steps are longer or shorter: which
+    decides how many of a few steps pass while the request is on its way.
+    """
+    away = np.maximum(at - 1.0, 1.0)
+    groups = times.table.groups
+    plain_s = float(times.decode_s(away, tuple(away * n for n in demand.mean_reads(groups)))[0])
+    more = [n + (g.span is None) for g, n in zip(groups, demand.mean_reads(groups), strict=True)]
+    each_s = float(times.decode_s(away, tuple(away * n for n in more))[0]) - plain_s
+    sigma_s = each_s / float(away[0]) * math.sqrt(float(away[0])) * demand.context_std
+    return [max(plain_s + z * sigma_s, 0.1 * plain_s) for z in NORMAL]
 
 
 def overshoot_s(front_s: float, mixed_s: float, plain_s: float, share: float) -> float:
@@ -122,12 +178,20 @@ def overshoot_s(front_s: float, mixed_s: float, plain_s: float, share: float) ->
     return total
 
 
-def _own_steps_s(times: StepTimes, demand: Demand, batch: FloatArray, chunks: float) -> float:
-    """Steps that prefill a request of the steady state, with those admitted beside it [s]."""
+def _own_steps_s(
+    times: StepTimes, demand: Demand, batch: FloatArray, beside: float, room: float
+) -> float:
+    """Steps that prefill a request of the steady state, with those admitted beside it [s].
+
+    A step holds ``room`` prompt tokens. Where one does not hold all that wait, half of the others
+    come first.
+    """
     others = np.maximum(batch - 1.0, 0.0)
-    prompts = (1.0 + others / demand.mean_steps) / chunks
+    steps = max(1.0, (1.0 + 0.5 * beside) * demand.mean_prompt / room)
+    prompts = min(1.0 + beside, steps * room / demand.mean_prompt) / steps
+    chunks = max(1.0, demand.mean_prompt / room)
     groups = times.table.groups
-    return chunks * float(
+    return steps * float(
         times.mixed_s(
             batch=others,
             reads=tuple(others * n for n in demand.mean_reads(groups)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,6 +84,19 @@ class Demand:
             return float("nan")
         total = self.steps * self.first_context + self.steps * (self.steps - 1) // 2
         return float(total.sum() / self.steps.sum())
+
+    @property
+    def steps_cv(self) -> float:
+        """Standard deviation of a request's decode steps over their mean."""
+        return float(self.steps.std() / self.steps.mean())
+
+    @property
+    def context_std(self) -> float:
+        """Standard deviation of the resident context of a running sequence [tokens]."""
+        n = self.steps.astype(np.float64)
+        middle = self.first_context + 0.5 * (n - 1.0)
+        square = float(np.sum(n * (middle**2 + (n**2 - 1.0) / 12.0)) / np.sum(n))
+        return math.sqrt(max(square - self.mean_context**2, 0.0))
 
     def mean_reads(self, groups: Plans) -> tuple[float, ...]:
         """Mean tokens a running sequence reads in each attention group, as ``mean_context``."""
