@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from hwprofiles.joint import Correlations
 from hwprofiles.param import Param
 
 
@@ -22,6 +23,7 @@ class Fitted:
         points: one row a measurement: ``measured_s``, ``predicted_s``, ``intensity`` [FLOP/byte].
         note: what the reader should know besides.
         ranges: (size, smallest, largest) of the rows fitted.
+        correlations: of the errors of parameters that have a standard error.
     """
 
     path: tuple[str, ...]
@@ -32,6 +34,7 @@ class Fitted:
     points: pd.DataFrame = field(default_factory=pd.DataFrame)
     note: str = ""
     ranges: tuple[tuple[str, float, float], ...] = ()
+    correlations: Correlations = ()
 
     @property
     def name(self) -> str:

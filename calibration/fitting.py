@@ -194,15 +194,17 @@ def _fit(task: Task, rows: pd.DataFrame, data: pd.DataFrame, sheet: Sheet) -> Fi
             "intensity": [row_work(row).intensity for row in records(rows)],
         }
     )
+    params = _params(task, result, source, held_out)
     return Fitted(
         path=task.path,
-        params=_params(task, result, source, held_out),
+        params=params,
         kernel=names,
         rows=len(rows),
         held_out=held_out,
         points=points,
         note=task.how,
         ranges=result.ranges if task.path[0] not in _NO_RANGES else (),
+        correlations=_correlations(task, result, params),
     )
 
 
@@ -217,6 +219,16 @@ def _all_values(result: FitResult, fixed: Mapping[str, float]) -> dict[str, floa
 
 
 _NO_RANGES = ("elementwise",)
+
+
+def _correlations(
+    task: Task, result: FitResult, params: Mapping[str, Param]
+) -> tuple[tuple[str, str, float], ...]:
+    """Of the parameters the rows determine."""
+    if task.path[0] in _NO_RANGES:
+        return ()
+    known = {name for name, param in params.items() if param.stderr}
+    return tuple(pair for pair in result.correlations if known >= {pair[0], pair[1]})
 
 
 def _params(

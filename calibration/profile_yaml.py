@@ -8,6 +8,7 @@ from textwrap import wrap
 import yaml
 
 from calibration.fitted import Fitted
+from hwprofiles.joint import Correlations
 from hwprofiles.param import Param, Source
 
 
@@ -72,6 +73,9 @@ def profile_text(
         if fitted.ranges:
             pairs = [f"{size}: [{low:.6g}, {high:.6g}]" for size, low, high in fitted.ranges]
             kernels.append("  " * (depth + 1) + f"ranges: {{{', '.join(pairs)}}}")
+        if fitted.correlations:
+            line = f"correlations: {flow(nested(fitted.correlations))}"
+            kernels.append("  " * (depth + 1) + line)
     head = [
         "schema: 1",
         f"name: {quoted(name)}",
@@ -79,6 +83,23 @@ def profile_text(
         *sources.lines(),
     ]
     return "\n".join([*head, "gpu:", *gpu, "kernels:", *kernels]) + "\n"
+
+
+def nested(correlations: Correlations) -> dict[str, dict[str, float]]:
+    """Correlations as a file holds them: by the first parameter, then the second."""
+    found: dict[str, dict[str, float]] = {}
+    for one, two, value in correlations:
+        found.setdefault(one, {})[two] = value
+    return found
+
+
+def flow(correlations: Mapping[str, Mapping[str, float]]) -> str:
+    """Nested correlations on one line of YAML."""
+    rows = [
+        f"{one}: {{{', '.join(f'{two}: {value:g}' for two, value in inner.items())}}}"
+        for one, inner in correlations.items()
+    ]
+    return "{" + ", ".join(rows) + "}"
 
 
 def _grouped(operators: list[Fitted]) -> list[Fitted]:

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 import hwprofiles
+from calibration.profile_yaml import flow, nested
 from hwprofiles import load_gpu, schema
 from simulator.perf.fits.bundled import PROFILES, Job, jobs
 from simulator.perf.fits.result import FitResult
@@ -150,6 +151,8 @@ def _section(
     if job.tuned is not None:
         block["tuned"] = [list(shape) for shape in job.tuned]
     block["ranges"] = {key: [int(low), int(high)] for key, low, high in result.ranges}
+    if result.correlations:
+        block["correlations"] = nested(result.correlations)
     return block
 
 
@@ -208,6 +211,8 @@ def _lines(block: Mapping[str, Any], indent: int) -> list[str]:
                 f"{key}: [{shapes}]", 98, initial_indent=" " * indent,
                 subsequent_indent=" " * (indent + 2),
             )  # fmt: skip
+        elif key == "correlations":
+            lines.append(f"{start} {flow(value)}")
         elif "value" in value:
             parts = [
                 f"value: {value['value']}",

@@ -201,5 +201,7 @@ def _walk(value: Any, path: str, change: Change) -> Any:
         parts = {
             f.name: _walk(getattr(value, f.name), f"{path}.{f.name}", change) for f in fields(value)
         }
+        if "correlations" in parts:
+            parts["correlations"] = ()  # of standard errors, which are not lent
         return replace(value, **parts)
     return value

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from hwprofiles import schema
 from hwprofiles.borrow import Terms, borrow_all_reduce, borrow_families, borrowing_of
 from hwprofiles.consistency import check_consistent
+from hwprofiles.joint import read_correlations
 from hwprofiles.links import LinkProfile
 from hwprofiles.node import Node
 from hwprofiles.param import Field, Param, Source
@@ -258,11 +259,14 @@ def _tuned(node: Node) -> tuple[tuple[int, int], ...]:
 
 
 def _block(node: Node, fields: tuple[Field, ...], sources: dict[str, Source]) -> dict[str, Any]:
-    """Parameters of an operator, and the ranges of sizes they were fitted to."""
-    node.keys((*(f.name for f in fields), "ranges"))
+    """Parameters of an operator, the sizes they were fitted to, and how their errors go together."""
+    beside = ("ranges", "correlations")
+    node.keys((*(f.name for f in fields), *beside))
     assert isinstance(node.value, dict)
-    rest = {key: value for key, value in node.value.items() if key != "ranges"}
-    found: dict[str, Any] = dict(Node(rest, node.where, node.path).params(fields, sources))
+    rest = {key: value for key, value in node.value.items() if key not in beside}
+    params = Node(rest, node.where, node.path).params(fields, sources)
+    found: dict[str, Any] = dict(params)
+    found["correlations"] = read_correlations(node.get("correlations"), params)
     ranges = node.get("ranges")
     if ranges is not None:
         found["ranges"] = tuple((key, *_bounds(ranges.child(key))) for key in ranges.keys())  # noqa: SIM118 (not a dict)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from hwprofiles import schema
+from hwprofiles.joint import Correlations
 from hwprofiles.param import Param
 from simulator.errors import ProfileError, suggest
 
@@ -32,6 +33,7 @@ class GemmParams:
     row_tile: Param | None = None
     error: Param | None = None
     ranges: Ranges = ()
+    correlations: Correlations = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ class DecodeAttentionParams:
     memory_eff: Param
     error: Param | None = None
     ranges: Ranges = ()
+    correlations: Correlations = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,7 @@ class PrefillAttentionParams:
     head_dim_exponent: Param
     error: Param | None = None
     ranges: Ranges = ()
+    correlations: Correlations = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +72,7 @@ class NvlinkAllReduce:
     two_shot_eff: Param
     error: Param | None = None
     ranges: Ranges = ()
+    correlations: Correlations = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +84,7 @@ class BusAllReduce:
     bus_bytes_per_s: Param
     error: Param | None = None
     ranges: Ranges = ()
+    correlations: Correlations = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +113,7 @@ class MoeParams:
     foreign_rows: Param | None = None
     error: Param | None = None
     ranges: Ranges = ()
+    correlations: Correlations = ()
     tuned: tuple[tuple[int, int], ...] | None = None
     """(experts on the rank, width) the engine ships tiles for; None: all shapes have theirs."""
 
@@ -123,6 +130,7 @@ class MlaDecodeParams:
     head_tile: Param
     error: Param | None = None
     ranges: Ranges = ()
+    correlations: Correlations = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +142,7 @@ class MlaPrefillParams:
     memory_eff: Param
     error: Param | None = None
     ranges: Ranges = ()
+    correlations: Correlations = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +154,7 @@ class AllToAllParams:
     eff: Param
     error: Param | None = None
     ranges: Ranges = ()
+    correlations: Correlations = ()
 
 
 AllReduceParams = NvlinkAllReduce | tuple[BusAllReduce, ...]

@@ -16,10 +16,6 @@ from typing import Any
 from hwprofiles.param import Param
 from hwprofiles.profile import GpuProfile, KernelFamily
 
-MOST_STDERR = 0.5
-"""Relative standard error beyond which a parameter is drawn no wider [1]: data that say so little
-about a parameter hardly feel it, and its draws should not leave what is physical."""
-
 
 @dataclass(frozen=True, slots=True)
 class OperatorKey:
@@ -69,18 +65,18 @@ def held_out_error(params: Any) -> float | None:
 def scaled(
     gpu: GpuProfile,
     factors: Mapping[OperatorKey, float],
-    normals: Mapping[str, float] | None = None,
+    logs: Mapping[str, float] | None = None,
 ) -> GpuProfile:
     """The same GPU with other kernel times.
 
     Args:
         gpu: a profile.
         factors: how many times as long operators take, above 0; those left out stay.
-        normals: standard normal draws of parameters that have a standard error, by
-            ``GpuProfile.parameters`` path; those left out stay.
+        logs: logarithm of the factor on a parameter, by ``GpuProfile.parameters`` path; those left
+            out stay, and parameters of 0 do.
     """
     return replace(
-        gpu, kernels=tuple(_family(gpu, family, factors, normals or {}) for family in gpu.kernels)
+        gpu, kernels=tuple(_family(gpu, family, factors, logs or {}) for family in gpu.kernels)
     )
 
 
@@ -88,18 +84,18 @@ def _family(
     gpu: GpuProfile,
     family: KernelFamily,
     factors: Mapping[OperatorKey, float],
-    normals: Mapping[str, float],
+    logs: Mapping[str, float],
 ) -> KernelFamily:
     changed: dict[str, Any] = {}
     for field in fields(family):
         value = getattr(family, field.name)
         if isinstance(value, tuple):
             changed[field.name] = tuple(
-                _entry(gpu, family, field.name, item, factors, normals) for item in value
+                _entry(gpu, family, field.name, item, factors, logs) for item in value
             )
         elif is_dataclass(value):
             key = OperatorKey(gpu.name, family.name, field.name)
-            changed[field.name] = _slower(value, key, factors, normals)
+            changed[field.name] = _slower(value, key, factors, logs)
     return replace(family, **changed)
 
 
@@ -109,27 +105,27 @@ def _entry(
     operator: str,
     item: Any,
     factors: Mapping[OperatorKey, float],
-    normals: Mapping[str, float],
+    logs: Mapping[str, float],
 ) -> Any:
     if isinstance(item, tuple):
         key = OperatorKey(gpu.name, family.name, operator, item[0])
-        return item[0], _slower(item[1], key, factors, normals)
+        return item[0], _slower(item[1], key, factors, logs)
     key = OperatorKey(gpu.name, family.name, operator, str(item.gpus))
-    return _slower(item, key, factors, normals)
+    return _slower(item, key, factors, logs)
 
 
 def _slower(
     params: Any,
     key: OperatorKey,
     factors: Mapping[OperatorKey, float],
-    normals: Mapping[str, float],
+    logs: Mapping[str, float],
 ) -> Any:
     factor = factors.get(key, 1.0)
     changed = {}
     for field in fields(params):
         param = getattr(params, field.name)
         if isinstance(param, Param):
-            drawn = _drawn(param, normals.get(parameter_path(key, field.name), 0.0))
+            drawn = _drawn(param, logs.get(parameter_path(key, field.name), 0.0))
             changed[field.name] = _scaled(drawn, field.name, factor)
     return replace(params, **changed)
 
@@ -155,9 +151,5 @@ def _scaled(param: Param, name: str, factor: float) -> Param:
     return param
 
 
-def _drawn(param: Param, normal: float) -> Param:
-    """The parameter that many standard errors away, on a logarithmic scale so that it stays positive."""
-    if normal == 0.0 or not param.stderr or param.value <= 0.0:
-        return param
-    relative = min(param.stderr / param.value, MOST_STDERR)
-    return replace(param, value=param.value * math.exp(relative * normal))
+def _drawn(param: Param, log: float) -> Param:
+    return param if log == 0.0 else replace(param, value=param.value * math.exp(log))

@@ -72,6 +72,7 @@ def test_known_parameters_come_back_within_their_errors(
             assert abs(param.value - value) < 4.0 * param.stderr, name
             assert abs(param.value / value - 1.0) < 0.25, name
         assert 0.01 < section.error.value < 0.06  # of 3 % noise
+        assert section.correlations
 
 
 def test_the_fastest_kernel_is_the_engines_choice(with_base: Calibration) -> None:

@@ -190,6 +190,10 @@ def test_a_result_becomes_a_section_of_a_profile() -> None:
     assert params.error is not None
     assert params.error.value == found.held_out.mape
     assert {name: low for name, low, _ in params.ranges}["m"] >= 1
+    one, two, value = params.correlations[0]
+    spread = (found[one].stderr or 0.0) * (found[two].stderr or 0.0)
+    assert (one, two) == ("t0_s", "compute_eff")
+    assert value == pytest.approx(found.covariance[0, 1] / spread, abs=5e-4)
     assert values_of(params) == found.numbers | {"error": found.held_out.mape}
     with pytest.raises(InputError, match="parameter 'memory_ef' is unknown; did you mean"):
         found["memory_ef"]

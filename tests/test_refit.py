@@ -45,6 +45,9 @@ def test_a_refit_from_the_bundled_rows_gives_the_profile(name: str, operator: st
         for p in found.parameters:
             allowed = max(3e-4 * abs(p.value), 0.05 * (p.stderr or 0.0), 1e-12)
             assert held[p.name] == pytest.approx(p.value, abs=allowed), (family, key, p.name)
+        assert {p[:2]: p[2] for p in params.correlations} == pytest.approx(
+            {p[:2]: p[2] for p in found.correlations}, abs=0.02
+        )
         assert held["error"] == pytest.approx(found.held_out.mape, rel=0.01)
 
 

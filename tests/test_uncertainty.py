@@ -115,9 +115,11 @@ def test_a_parameter_is_drawn_by_its_standard_error_and_stays_positive() -> None
     path = "kernels.vllm.decode_attention.fp8.memory_eff"
     param = dict(gpu.parameters())[path]
     assert param.stderr is not None
-    drawn = dict(scaled(gpu, {}, {path: 1.0}).parameters())[path]
-    assert drawn.value == pytest.approx(param.value + param.stderr, rel=1e-4)
-    assert dict(scaled(gpu, {}, {path: -1e3}).parameters())[path].value > 0.0
+    logs = [d.parameters["h100_sxm"][path] for d in draw_factors([], [gpu], 40, seed=1)]
+    assert np.std(logs) == pytest.approx(param.stderr / param.value, rel=0.05)
+    drawn = dict(scaled(gpu, {}, {path: logs[0]}).parameters())[path]
+    assert drawn.value == pytest.approx(param.value * np.exp(logs[0]))
+    assert dict(scaled(gpu, {}, {path: -1e2}).parameters())[path].value > 0.0
 
 
 # --- what is drawn ------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def slowed(gpu: GpuProfile, draw: Draw) -> GpuProfile:
         for family in gpu.kernels
         for key, _ in operator_keys(gpu, family)
     }
-    return scaled(gpu, factors, draw.normals.get(gpu.name))
+    return scaled(gpu, factors, draw.parameters.get(gpu.name))
 
 
 def _pool(pool: PoolPlan, gpu: GpuProfile, draw: Draw) -> PoolPlan:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy.stats import t as student
 
 from hwprofiles import Param, Source
+from hwprofiles.joint import Correlations, correlations_of
 from simulator.errors import InputError, suggest
 
 Array = npt.NDArray[np.float64]
@@ -93,6 +94,11 @@ class FitResult:
     fixed: tuple[tuple[str, float], ...] = ()
 
     @property
+    def correlations(self) -> Correlations:
+        """Correlations of the errors of the parameters, as a profile keeps them."""
+        return correlations_of([p.name for p in self.parameters], self.covariance)
+
+    @property
     def rows(self) -> int:
         """Rows fitted."""
         return self.fitted.rows
@@ -146,4 +152,6 @@ class FitResult:
             found["error"] = Param(error, "1", source)
         if "ranges" in names:
             found["ranges"] = self.ranges
+        if "correlations" in names:
+            found["correlations"] = self.correlations
         return make(**found, **(fixed or {}))
