@@ -43,6 +43,13 @@ class DecodeAttentionParams:
     t0_s: Param
     tile_s: Param
     memory_eff: Param
+    split_s: Param | None = None
+    split_fill: Param | None = None
+    gather_s: Param | None = None
+    cold_s: Param | None = None
+    fill_s: Param | None = None
+    wave_exponent: Param | None = None
+    block_s: Param | None = None
     error: Param | None = None
     ranges: Ranges = ()
     correlations: Correlations = ()

@@ -50,6 +50,13 @@ DECODE_ATTENTION = (
     _T0,
     Field("tile_s", "s", 0, 0.1, "cost of a (sequence, KV head) on one multiprocessor"),
     _MEMORY,
+    Field("split_s", "s", 0, 1e-2, "cost of splitting contexts over SMs and combining", False),
+    Field("split_fill", "1", 0, 8, "contexts are split while tiles fill fewer SMs x this", False),
+    Field("gather_s", "s", 0, 1e-2, "copies of Q and O: several sequences and KV heads", False),
+    Field("cold_s", "s", 0, 1e-2, "first touches of a KV cache in memory, not in the L2", False),
+    Field("fill_s", "s", 0, 0.1, "cost of the first wave of tiles; absent: tile_s", False),
+    Field("wave_exponent", "1", 0, 2, "share of the last wave's idle SMs lost", False),
+    Field("block_s", "s", 0, 0.1, "least cost of a tile of one block of keys", False),
     _ERROR,
 )
 PREFILL_ATTENTION = (

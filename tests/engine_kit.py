@@ -41,7 +41,9 @@ def table(
         token_s=token_s,
         head_s=[head * r for r in range(max_seqs + 1)],
         seq_s=a1,
-        attention=AttentionGroupPlan((AttentionPiece(attn, per_kv),), 1e-4, pair, 1e-8, 1e-9),
+        attention=AttentionGroupPlan(
+            (AttentionPiece(attn, [per_kv for _ in batches]),), 1e-4, pair, 1e-8, 1e-9
+        ),
     )
 
 
@@ -72,12 +74,12 @@ def grouped(plain: StepTable, kind: str = "plain", ranks: int = 1, stages: int =
     Windows, chunks and the places where pieces cross are small, so that short tests meet them.
     """
     attention, piece = plain.groups[0], plain.pieces[0]
-    per_kv = attention.decode[0].token_s
+    per_kv = attention.decode[0].token_s[0]
     windowed = replace(attention, window=24, units=2, prefill_pair_s=3e-9)
     local = replace(attention, local_chunk=19, units=3, prefill_read_s=2e-9)
     n = len(piece.a)
     half, twice = [0.5 * x for x in piece.b[0]], [2.0 * x for x in piece.b[0]]
-    latency = AttentionPiece([1e-3 * (b > 0) for b in range(n)], 0.1 * per_kv)
+    latency = AttentionPiece([1e-3 * (b > 0) for b in range(n)], [0.1 * per_kv] * n)
     groups = {
         "plain": (attention,),
         "pieces": (replace(attention, decode=(*attention.decode, latency)),),

@@ -19,7 +19,7 @@ ROUND = plain_table(
     token_s=[0.010 + 0.001 * m for m in range(2000)],
     head_s=[0.0] * 65,
     seq_s=0.0,
-    attention=AttentionGroupPlan((AttentionPiece([0.0] * 65, 0.0),), 0.0, 0.0, 0.0, 0.0),
+    attention=AttentionGroupPlan((AttentionPiece([0.0] * 65, [0.0] * 65),), 0.0, 0.0, 0.0, 0.0),
 )
 
 both_paths = pytest.mark.parametrize("reference", [False, True], ids=["strides", "steps"])
@@ -135,7 +135,9 @@ def test_window_edges(reference: bool) -> None:
     106–119  r1's prompt; one output token
     """
     n = 65
-    group = AttentionGroupPlan((AttentionPiece([0.0] * n, 0.001),), 0.0, 0.0, 0.0, 0.0, window=6)
+    group = AttentionGroupPlan(
+        (AttentionPiece([0.0] * n, [0.001] * n),), 0.0, 0.0, 0.0, 0.0, window=6
+    )
     steps = round_table(
         groups=(group,),
         pieces=(StepPiece([0.0, *[0.010] * (n - 1)], ([0.001] * n,)),),

@@ -38,6 +38,45 @@ def test_decode_attention_by_hand() -> None:
     assert time == pytest.approx(60.0)
 
 
+DECODE_TERMS = forms.DecodeTerms(
+    split_s=100.0, split_fill=0.5, gather_s=1000.0, cold_s=1e4, fill_s=2.0, wave_exponent=1.0,
+    block_s=50.0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("batch", "kv_heads", "short", "cold", "want"),
+    [
+        # w = 4/16: split, 7 + 100 + 1000 + 1e4 + 2·w + (KV 10·8 + Q, O 2·4·2·2)/1
+        (4, 1, False, 1.0, 7 + 100 + 0 + 1e4 + 0.5 + 40 + 4 * 8),
+        (2, 2, False, 0.0, 7 + 100 + 1000 + 0.5 + 80 + 2 * 8),
+        (1, 4, False, 0.0, 7 + 100 + 0 + 0.5 + 160 + 8),
+        # short: the same, not split
+        (2, 2, True, 0.0, 7 + 1000 + 0.5 + 80 + 2 * 8),
+        # w = 24/16: whole, one and a half waves read in the time of two
+        (24, 1, False, 0.0, 7 + 2 + 3 * 0.5 + 40 * 2 / 1.5 + 24 * 8),
+        # short: half a wave takes 25 at least, which its bytes exceed
+        (24, 1, True, 0.0, 7 + 2 + 3 * 0.5 + 40 * 2 / 1.5 + 24 * 8),
+    ],
+)
+def test_decode_attention_splits_copies_and_fills_by_hand(
+    batch: int, kv_heads: int, short: bool, cold: float, want: float
+) -> None:
+    time = forms.decode_attention_s(
+        batch, 20, heads=2, kv_heads=kv_heads, head_dim=1, t0_s=7.0, tile_s=3.0, memory_eff=0.5,
+        bandwidth=2.0, sms=16.0, kv_bytes=1.0, terms=DECODE_TERMS, short=short, cold=cold,
+    )  # fmt: skip
+    assert time == pytest.approx(want)
+
+
+def test_a_wave_of_short_contexts_has_a_floor() -> None:
+    floor = forms.decode_attention_s(
+        48, 48, heads=2, kv_heads=1, head_dim=1, t0_s=7.0, tile_s=3.0, memory_eff=1.0,
+        bandwidth=1e6, sms=16.0, terms=DECODE_TERMS, short=True, cold=0.0,
+    )  # fmt: skip
+    assert floor == pytest.approx(7 + 2 + 2 * 50, rel=1e-3)
+
+
 PREFILL: dict[str, Any] = {
     "heads": 4, "kv_heads": 2, "head_dim": 64, "t0_s": 1e-5, "compute_eff": 0.5, "memory_eff": 0.25,
     "peak_flops": 1e12, "bandwidth": 1e11,

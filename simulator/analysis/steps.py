@@ -29,7 +29,7 @@ class StepTimes:
         self._token = np.asarray(table.token_s)
         self._head = np.asarray(table.head_s)
         self._attention = [
-            [(np.asarray(piece.fixed_s), piece.token_s) for piece in group.decode]
+            [(np.asarray(piece.fixed_s), np.asarray(piece.token_s)) for piece in group.decode]
             for group in table.groups
         ]
         self._joint = _column(table.joint_s)
@@ -91,7 +91,10 @@ class StepTimes:
         )
         for i, group in enumerate(x.groups):
             decode = np.maximum.reduce(
-                [_at(fixed, batch_) + slope * reads[i] for fixed, slope in self._attention[i]]
+                [
+                    _at(fixed, batch_) + _at(slope, batch_) * reads[i]
+                    for fixed, slope in self._attention[i]
+                ]
             )
             t = (
                 t

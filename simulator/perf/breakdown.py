@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, cast
 
+import numpy as np
+
 from simulator.perf.attention import GroupAttention
 from simulator.perf.kernels import Gemm, TokenOperator, largest
 from simulator.perf.operators import Operators
@@ -99,18 +101,18 @@ def _operator(op: TokenOperator, m: float) -> OperatorTime:
 
 def _decode(group: GroupAttention, shape: StepShape, i: int) -> OperatorTime:
     reads, layers = shape.reads[i], group.layers
-    piece = max(
-        group.decode, key=lambda p: p.fixed_s + p.sequence_s * shape.batch + p.token_s * reads
+    batch = np.asarray(shape.batch, dtype=np.float64)
+    start, streamed, bound = max(
+        ((float(p.start_s(batch)), float(p.token_s(batch)) * reads, p.bound) for p in group.decode),
+        key=lambda part: part[0] + part[1],
     )
-    streamed = piece.token_s * reads
-    start = piece.fixed_s + piece.sequence_s * shape.batch
     return OperatorTime(
         name="decode_attention",
         calls=layers,
         time_s=layers * (start + streamed) if shape.batch else 0.0,
         flops=layers * group.decode_pair_flops * reads,
         bytes=layers * (group.kv_bytes * reads + group.decode_io_bytes * shape.batch),
-        bound=cast(Bound, largest(**{piece.bound: streamed, "latency": start})),
+        bound=cast(Bound, largest(**{bound: streamed, "latency": start})),
     )
 
 

@@ -125,8 +125,12 @@ class RankCost:
 
     def piece_start_s(self, group: int, piece: DecodePiece, batch: Array) -> Array:
         """Decode attention of a group: what does not depend on the context [s]."""
-        layer = piece.fixed_s + piece.sequence_s * self.share.micro(batch)
+        layer = piece.start_s(self.share.micro(batch))
         return np.where(batch > 0.0, self.ops.attention[group].layers * layer, 0.0)
+
+    def piece_token_s(self, group: int, piece: DecodePiece, batch: Array) -> Array:
+        """Decode attention of a group, per KV token read by a microbatch of ``batch`` [s]."""
+        return self.ops.attention[group].layers * piece.token_s(self.share.micro(batch))
 
     def decoded(self, batch: Array) -> Array:
         """Share of the KV tokens read that is read by the fullest microbatch of a decode step."""
@@ -143,7 +147,8 @@ class RankCost:
         total = np.zeros(())
         for i, (group, kv) in enumerate(zip(self.ops.attention, reads, strict=True)):
             pieces = [
-                self.piece_start_s(i, piece, batch) + group.layers * piece.token_s * kv * share
+                self.piece_start_s(i, piece, batch)
+                + self.piece_token_s(i, piece, batch) * kv * share
                 for piece in group.decode
             ]
             total = total + np.where(batch > 0.0, np.maximum.reduce(pieces), 0.0)

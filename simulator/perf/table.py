@@ -40,11 +40,11 @@ class AttentionPiece:
 
     Attributes:
         fixed_s: index ``B`` = 0..max_num_seqs: what does not depend on the context [s]; 0 at 0.
-        token_s: per KV token read [s/token].
+        token_s: index ``B``: per KV token read [s/token].
     """
 
     fixed_s: list[float]
-    token_s: float
+    token_s: list[float]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -118,9 +118,9 @@ class AttentionGroupPlan:
     def decode_s(self, batch: int, reads: float) -> float:
         """Decode attention [s] of ``batch`` ≥ 1 sequences that read ``reads`` KV tokens together."""
         pieces = self.decode
-        t = pieces[0].fixed_s[batch] + pieces[0].token_s * reads
+        t = pieces[0].fixed_s[batch] + pieces[0].token_s[batch] * reads
         for piece in pieces[1:]:
-            t = max(t, piece.fixed_s[batch] + piece.token_s * reads)
+            t = max(t, piece.fixed_s[batch] + piece.token_s[batch] * reads)
         return t
 
     def prefill_s(self, chunks: Chunks) -> float:

@@ -65,8 +65,7 @@ def _pieces(cost: RankCost, plain: Array, batch: Array) -> tuple[StepPiece, ...]
         for i, piece in enumerate(choice):
             start = start + cost.piece_start_s(i, piece, batch)
         slopes = tuple(
-            (group.layers * piece.token_s * share).tolist()
-            for group, piece in zip(groups, choice, strict=True)
+            (cost.piece_token_s(i, piece, batch) * share).tolist() for i, piece in enumerate(choice)
         )
         found.append(StepPiece(start.tolist(), slopes))
     launch_s = cost.launch_s(batch, True)
@@ -80,9 +79,13 @@ def _group(
     cost: RankCost, i: int, group: GroupAttention, batch: Array, size: int
 ) -> AttentionGroupPlan:
     each = group.layers / cost.share.stages
+    part = 1.0 / cost.share.stages
     return AttentionGroupPlan(
         decode=tuple(
-            AttentionPiece(cost.piece_start_s(i, piece, batch).tolist(), each * piece.token_s)
+            AttentionPiece(
+                cost.piece_start_s(i, piece, batch).tolist(),
+                (part * cost.piece_token_s(i, piece, batch)).tolist(),
+            )
             for piece in group.decode
         ),
         prefill_t0_s=group.layers * group.prefill.fixed_s,

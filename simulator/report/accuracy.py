@@ -43,8 +43,9 @@ parameters were chosen. Tables of your own in the same schema: `xpyd validate --
 | `mla_decode`, `mla_prefill` | `kv_dtype, batch, n_heads` and `kv_len` or `isl`; DeepSeek-V3's widths |
 
 Kernels are scored where the tables measure what a server does: weights (of experts: of those visited)
-and KV over 1.5 L2 caches (or KV under 2 MB), n and k from 1k to 60k, contexts and prompts of 128 tokens and more, grouped-query heads of
-128, custom all-reduces of 8 KB to 8 MB. Outside, predictions carry the flag *extrapolated*.
+and KV over 1.5 L2 caches (or KV under 2 MB), n and k from 1k to 60k, contexts of any length, prompts of
+128 tokens and more, grouped-query heads of 128, custom all-reduces of 8 KB to 8 MB. Outside, predictions
+carry the flag *extrapolated*.
 """
 
 WRONG = """## Where the model is wrong
@@ -57,9 +58,12 @@ WRONG = """## Where the model is wrong
   changes from shape to shape, so that whole steps are better than their parts.
 - **Routing.** Expert rows are scored with even loads, which the tables name exactly. A real router is
   uneven: the busiest rank and the experts visited follow from `skew`, an assumption about the model.
-- **Short contexts and prompts.** Below 128 tokens attention runs kernels without splits, up to a third
-  faster on A100 and L40S than the fixed cost of the long ones.
-- **SGLang's attention on A100** spreads by 15-20 % around any smooth form.
+- **Short contexts and prompts.** Decode attention of contexts of 128 tokens and less is one kernel
+  less, up to a third faster on A100 and L40S. The scores above know it; a simulated step knows its batch
+  and the sum of its contexts alone and takes all for longer ones. Prompts below 128 tokens are not scored.
+- **Small KV caches in memory.** The tables time decode attention with a cache in the L2 or far larger
+  than it; what a server pays between the two is an interpolation.
+- **SGLang's attention on A100** changes kernels with the context: 9 % in decode.
 - **TensorRT-LLM's experts without a tactic.** In the tables an eighth of its bf16 and per-tensor fp8
   curves run two to seven times slower than their neighbours, for all token counts of a shape on one GPU and
   not on the other, with even loads and not with uneven ones: what its autotuner left on the default

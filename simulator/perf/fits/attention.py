@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -24,8 +24,8 @@ COLD = 1.5
 """A benchmark that replays one KV cache reads it from memory where it is so many L2 caches large [1]."""
 
 SHORTEST = 128.0
-"""Contexts and prompts of fewer tokens run other kernels (one block of keys, no split, no combine),
-which an engine hardly sees: not fitted [tokens]."""
+"""Shorter prompts run other kernels, which an engine hardly sees, and so do shorter contexts where a
+fit does not tell kernels that split them: not fitted [tokens]."""
 
 
 def _kv_bytes(rows: pd.DataFrame) -> Array:
@@ -40,9 +40,10 @@ def _read(length: Array, window: Array) -> Array:
 def decode_seconds(rows: pd.DataFrame, sheet: Sheet, values: Mapping[str, float]) -> Array:
     """Predicted times of ``attn_decode`` rows [s]."""
     batch = column(rows, "batch")
+    read = _read(column(rows, "kv_len"), column(rows, "window"))
     return forms.decode_attention_s(
         batch,
-        batch * _read(column(rows, "kv_len"), column(rows, "window")),
+        batch * read,
         heads=column(rows, "n_heads"),
         kv_heads=column(rows, "n_kv_heads"),
         head_dim=column(rows, "head_dim"),
@@ -51,8 +52,14 @@ def decode_seconds(rows: pd.DataFrame, sheet: Sheet, values: Mapping[str, float]
         memory_eff=values["memory_eff"],
         bandwidth=sheet.bandwidth,
         sms=sheet.sms,
-        kv_bytes=_kv_bytes(rows),  # type: ignore[arg-type]  # an array broadcasts
+        kv_bytes=_kv_bytes(rows),
+        terms=forms.DecodeTerms(**{key: values[key] for key in _TERMS if key in values}),
+        short=read <= forms.BLOCK_TOKENS,
+        cold=decode_kv_bytes(rows) > sheet.l2_bytes,
     )
+
+
+_TERMS = tuple(field.name for field in fields(forms.DecodeTerms))
 
 
 def decode_kv_bytes(rows: pd.DataFrame) -> Array:
@@ -71,10 +78,15 @@ def _common(rows: pd.DataFrame) -> Mask:
 
 
 def cold_kv(rows: pd.DataFrame, sheet: Sheet) -> Mask:
-    """Rows in the region fits and scores are about: grouped queries, KV cold or tiny, not short."""
+    """Rows in the region scores are about: grouped queries, KV cold or tiny."""
     size = decode_kv_bytes(rows)
     cold = (size < SMALL_KV_BYTES) | (size > COLD * sheet.l2_bytes)
-    return np.asarray(_common(rows) & cold & (column(rows, "kv_len") >= SHORTEST))
+    return np.asarray(_common(rows) & cold)
+
+
+def cold_long_kv(rows: pd.DataFrame, sheet: Sheet) -> Mask:
+    """Of these, rows of contexts that are not short."""
+    return np.asarray(cold_kv(rows, sheet) & (column(rows, "kv_len") >= SHORTEST))
 
 
 def prefill_seconds(rows: pd.DataFrame, sheet: Sheet, values: Mapping[str, float]) -> Array:
@@ -129,7 +141,7 @@ DECODE = Kernel(
     HEADS,
     ("batch", "kv_len", "n_heads", "n_kv_heads"),
     decode_seconds,
-    cold_kv,
+    cold_long_kv,
 )
 PREFILL = Kernel(
     "prefill_attention",
@@ -150,8 +162,24 @@ def _all(rows: pd.DataFrame, sheet: Sheet) -> Mask:
     return np.ones(len(rows), dtype=np.bool_)
 
 
+_SPLIT = (
+    Bound("split_s", 2e-6, 0.0, 5e-5, "s"),
+    Bound("cold_s", 5e-6, 0.0, 5e-5, "s"),
+    Bound("fill_s", 2e-6, 0.0, 5e-5, "s"),
+    Bound("block_s", 4e-6, 0.0, 1e-4, "s"),
+)
+_GATHER = (Bound("gather_s", 4e-6, 0.0, 5e-5, "s"),)
+_WAVES = (Bound("wave_exponent", 0.5, 0.0, 2.0),)
+
+
 def fit_decode_attention(
-    rows: pd.DataFrame | Split, sheet: Sheet, *, everything: bool = False
+    rows: pd.DataFrame | Split,
+    sheet: Sheet,
+    *,
+    split_fill: float | None = None,
+    gather: bool = False,
+    waves: bool = False,
+    everything: bool = False,
 ) -> FitResult:
     """Fit ``forms.decode_attention_s`` to rows of one GPU, kernel family and KV type.
 
@@ -159,13 +187,24 @@ def fit_decode_attention(
         rows: ``kv_dtype, batch, kv_len, n_heads, n_kv_heads, head_dim, window, latency_us``; held
             out by head configuration.
         sheet: the GPU.
+        split_fill: from which fill on the kernel does not split contexts, see
+            ``forms.DecodeTerms``; short contexts are fitted, too. None: bytes and tiles alone.
+        gather: fit the copies of Q and O between layouts, too.
+        waves: fit what the last wave of tiles costs, too.
         everything: fit to all rows, whatever their heads and cached or not (small machines).
 
     Raises:
         LeakError: held-out groups are among the fitted ones.
         InputError: a column is missing, or too few rows are usable.
     """
-    return fit_kernel(replace(DECODE, usable=_all) if everything else DECODE, rows, sheet)
+    kernel, fixed = DECODE, {}
+    if split_fill is not None:
+        more = _SPLIT + (_GATHER if gather else ()) + (_WAVES if waves else ())
+        kernel = replace(kernel, bounds=DECODE.bounds + more, usable=cold_kv)
+        fixed["split_fill"] = split_fill
+    if everything:
+        kernel = replace(kernel, usable=_all)
+    return fit_kernel(kernel, rows, sheet, fixed=fixed)
 
 
 def fit_prefill_attention(

@@ -136,11 +136,27 @@ HEAD_DIM_EXPONENT = {"h100_sxm": 0.45, "h200_sxm": 0.45}
 """How prefill attention of FlashAttention 3 gains with the head's width: 64 to 256, to about 10 %."""
 
 
+FA3_SPLIT_FILL, FA2_SPLIT_FILL = 0.8, 1.6
+"""Multiprocessors, times those there are, that FlashAttention wants filled before it no longer splits
+contexts (``num_splits_heuristic``: 80 % of them; version 2 counts each twice)."""
+
+
+def _decode_form(gpu: GpuProfile) -> dict[str, Any]:
+    """Which terms FlashAttention shows: 3 on Hopper, 2, whose copies Hopper's does not need, else.
+
+    Waves show where one multiprocessor cannot draw more than its share of the bandwidth: not where
+    memory is as slow as on the L40S.
+    """
+    if gpu.has_fp8 and gpu.nvlink_bytes_per_s is not None:
+        return {"split_fill": FA3_SPLIT_FILL}
+    return {"split_fill": FA2_SPLIT_FILL, "gather": True, "waves": not gpu.has_fp8}
+
+
 def _attention(name: str, gpu: GpuProfile) -> Iterator[Job]:
-    del gpu
+    decode = partial(fit_decode_attention, **_decode_form(gpu))
     fit = partial(fit_prefill_attention, head_dim_exponent=HEAD_DIM_EXPONENT.get(name, 0.0))
     for family, kind, rows in _parts(measurements(name, "attn_decode"), "kv_dtype"):
-        yield Job(family, "decode_attention", kind, rows, "bf16", fit_decode_attention)
+        yield Job(family, "decode_attention", kind, rows, "bf16", decode)
     for family, kind, rows in _parts(measurements(name, "attn_prefill"), "kv_dtype"):
         yield Job(family, "prefill_attention", kind, rows, "bf16", fit)
 

@@ -1,7 +1,8 @@
 """Time of one kernel as a function of its shape: few physical parameters, vectorised.
 
 Every function broadcasts NumPy arrays over shapes, returns seconds, and costs nothing for an empty
-shape (no kernel is launched). Time never falls when a size grows. Efficiencies are fractions of the
+shape (no kernel is launched). Time never falls when a size grows, but where a kernel stops to split
+contexts (``decode_attention_s``). Efficiencies are fractions of the
 data sheet, so a parameter set reads as "how much of the silicon this kernel family reaches".
 
 The forms were chosen on measured kernels of the ``aiconfigurator-core`` 0.12.0 operator tables
@@ -11,6 +12,8 @@ them is in ``simulator.perf.fits``, a module of the same name for each.
 
 from simulator.perf.forms.arrays import Array, Size
 from simulator.perf.forms.attention import (
+    BLOCK_TOKENS,
+    DecodeTerms,
     causal_pairs,
     decode_attention_coefficients,
     decode_attention_s,
@@ -29,7 +32,9 @@ from simulator.perf.forms.mla import (
 from simulator.perf.forms.moe import default_tiles, moe_gemm_s, moe_terms, uniform_experts
 
 __all__ = [
+    "BLOCK_TOKENS",
     "Array",
+    "DecodeTerms",
     "Size",
     "all_reduce_ring_s",
     "all_reduce_s",

@@ -3,16 +3,64 @@
 References:
     [1] T. Dao, "FlashAttention-2: faster attention with better parallelism and work
         partitioning", 2023: causal attention computes half of the square, and never writes it.
+    [2] T. Dao, D. Haziza, F. Massa, G. Sizov, "Flash-Decoding for long-context inference", 2023.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 
 from simulator.perf.forms.arrays import Array, Size, as_float
 
+Flags = npt.NDArray[np.bool_]
+Mask = bool | Flags
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeTerms:
+    """What a decode-attention kernel costs besides bytes and tiles; all absent by default.
+
+    A *tile* is a (sequence, KV head), ``w = batch·kv_heads/SMs`` are the waves of them. FlashAttention
+    gives a tile to several multiprocessors [2] while tiles fill less than ``split_fill`` of them
+    and contexts are longer than a block of keys; partial results are then combined by one more
+    kernel. With ``split_fill`` 0 contexts are never split.
+
+    Attributes:
+        split_s: cost of splitting and combining [s].
+        split_fill: multiprocessors a kernel wants filled before it stops splitting, as a multiple
+            of those the GPU has [1]; known from the kernel's source: 0.8 in FlashAttention 3, 0.8 of
+            two blocks a multiprocessor, 1.6, in FlashAttention 2.
+        gather_s: copies of Q and O between layouts, made where there are several sequences and
+            several KV heads [s].
+        cold_s: first touches of a KV cache that lies in memory, not in the L2 [s].
+        fill_s: cost of the first wave, in proportion to the multiprocessors it fills [s]; None: as
+            that of any other.
+        wave_exponent: how much of the idle multiprocessors of the last wave is lost where contexts
+            are not split [1]; reading takes ``(ceil(w)/w)^wave_exponent`` times as long.
+        block_s: a wave of tiles of no more than a block of keys takes at least this [s].
+    """
+
+    split_s: float = 0.0
+    split_fill: float = 0.0
+    gather_s: float = 0.0
+    cold_s: float = 0.0
+    fill_s: float | None = None
+    wave_exponent: float = 0.0
+    block_s: float = 0.0
+
+
+PLAIN = DecodeTerms()
+"""Bytes and tiles alone."""
+
+BLOCK_TOKENS = 128
+"""Keys a decode kernel works on at a time: a context of no more is never split [tokens]."""
+
 
 def decode_attention_coefficients(
+    batch: Size,
     *,
     heads: Size,
     kv_heads: Size,
@@ -22,17 +70,42 @@ def decode_attention_coefficients(
     memory_eff: float,
     bandwidth: float,
     sms: float,
-    kv_bytes: float = 2.0,
+    kv_bytes: Size = 2.0,
     io_bytes: float = 2.0,
-) -> tuple[float, Array, Array]:
-    """What ``decode_attention_s`` is affine in: (fixed [s], per sequence [s], per KV token [s]).
+    terms: DecodeTerms = PLAIN,
+    short: Mask = False,
+    cold: Size = 1.0,
+) -> tuple[Array, Array]:
+    """``decode_attention_s`` of a batch as an affine function of its KV: (start [s], per token [s]).
 
-    Arguments as in ``decode_attention_s``.
+    Arguments as in ``decode_attention_s``; the floor of short contexts is left out.
     """
+    batch, kv_heads = as_float(batch), as_float(kv_heads)
     memory = bandwidth * memory_eff
-    q_o = 2.0 * as_float(heads) * as_float(head_dim) * io_bytes
-    kv = 2.0 * as_float(kv_heads) * as_float(head_dim) * kv_bytes
-    return t0_s, tile_s * as_float(kv_heads) / sms + q_o / memory, kv / memory
+    waves = batch * kv_heads / sms
+    whole = np.asarray(short, dtype=np.bool_) | (waves >= terms.split_fill)
+    fill_s = tile_s if terms.fill_s is None else terms.fill_s
+    start = (
+        t0_s
+        + np.where(whole, 0.0, terms.split_s)
+        + np.where((batch > 1.0) & (kv_heads > 1.0), terms.gather_s, 0.0)
+        + terms.cold_s * as_float(cold)
+        + fill_s * np.minimum(waves, 1.0)
+        + tile_s * _further_waves(waves, whole)
+        + 2.0 * batch * as_float(heads) * as_float(head_dim) * io_bytes / memory
+    )
+    per_token = 2.0 * kv_heads * as_float(head_dim) * as_float(kv_bytes) / memory
+    if terms.wave_exponent > 0.0:
+        last = np.ceil(waves) / np.maximum(waves, 1.0)
+        per_token = per_token * np.where(
+            whole & (waves > 1.0), np.maximum(last, 1.0) ** terms.wave_exponent, 1.0
+        )
+    return np.where(batch > 0.0, start, 0.0), np.where(batch > 0.0, per_token, 0.0)
+
+
+def _further_waves(waves: Array, whole: Flags) -> Array:
+    """Waves of tiles after the first; none where tiles are split, which are made to fit one."""
+    return np.where(whole, np.maximum(waves - 1.0, 0.0), 0.0)
 
 
 def decode_attention_s(
@@ -47,13 +120,18 @@ def decode_attention_s(
     memory_eff: float,
     bandwidth: float,
     sms: float,
-    kv_bytes: float = 2.0,
+    kv_bytes: Size = 2.0,
     io_bytes: float = 2.0,
+    terms: DecodeTerms = PLAIN,
+    short: Mask = False,
+    cold: Size = 1.0,
 ) -> Array:
     """Time [s] of one layer's attention for one new token a sequence; affine in resident tokens.
 
-    ``t0 + tile·batch·kv_heads/SMs + (KV read once + Q and O)/(bandwidth·memory_eff)``: each
-    (sequence, KV head) is a tile of work on one multiprocessor, and each KV byte is read once.
+    ``t0 + tile·w + (KV read once + Q and O)/(bandwidth·memory_eff)`` plus the ``terms``, with
+    ``w = batch·kv_heads/SMs`` waves: each (sequence, KV head) is a tile of work on one
+    multiprocessor, and each KV byte is read once. The last two arguments are for benchmarks: a server
+    knows no single context, and takes all for long ones.
 
     Args:
         batch: sequences [1].
@@ -62,14 +140,18 @@ def decode_attention_s(
         kv_heads: KV heads on this GPU [1].
         head_dim: width of a head [1].
         t0_s: fixed cost, the write of the new K and V included [s].
-        tile_s: cost of one tile [s].
+        tile_s: cost of a wave of tiles [s].
         memory_eff: fraction of ``bandwidth`` reached [1].
         bandwidth: memory bandwidth of the data sheet [bytes/s].
         sms: streaming multiprocessors of the GPU [1].
         kv_bytes: bytes of one stored K or V number [bytes].
         io_bytes: bytes of one Q or O number [bytes].
+        terms: what else the kernel costs.
+        short: whether no context is longer than ``BLOCK_TOKENS``.
+        cold: share of ``cold_s`` to pay [1]: 0 for a KV cache that lies in the L2.
     """
-    fixed, per_sequence, per_token = decode_attention_coefficients(
+    start, per_token = decode_attention_coefficients(
+        batch,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
@@ -80,11 +162,16 @@ def decode_attention_s(
         sms=sms,
         kv_bytes=kv_bytes,
         io_bytes=io_bytes,
+        terms=terms,
+        short=short,
+        cold=cold,
     )
-    batch = as_float(batch)
-    return np.where(
-        batch > 0.0, fixed + per_sequence * batch + per_token * as_float(kv_tokens), 0.0
-    )
+    read = per_token * as_float(kv_tokens)
+    if terms.block_s > 0.0:
+        waves = as_float(batch) * as_float(kv_heads) / sms
+        further = _further_waves(waves, np.asarray(short, dtype=np.bool_))
+        read = read + np.maximum((terms.block_s - tile_s) * further - read, 0.0)
+    return np.where(as_float(batch) > 0.0, start + read, 0.0)
 
 
 def prefill_attention_coefficients(

@@ -16,6 +16,7 @@ import pandas as pd
 from hwprofiles import BusAllReduce, GpuProfile, KernelFamily, NvlinkAllReduce
 from simulator.model import Format
 from simulator.perf import forms
+from simulator.perf.attention import decode_args
 from simulator.perf.fabric import bus_all_reduce_s, nvlink_all_reduce_s
 from simulator.perf.fits.attention import SHORTEST
 from simulator.perf.kernels import ACTIVATION_BYTES, INPUT_BYTES, Multiply, for_dtype, gemm_args
@@ -143,22 +144,25 @@ def _decode(
     rows: pd.DataFrame, gpu: GpuProfile, family: KernelFamily, dtype: str
 ) -> tuple[Array, str]:
     kv, kv_bytes = _kv_type(dtype)
-    params = for_dtype(family.decode_attention, kv)
     batch = _float(rows, "batch")
+    heads = (_float(rows, "n_heads"), _float(rows, "n_kv_heads"), _float(rows, "head_dim"))
+    args = decode_args(gpu, family, heads, kv, kv_bytes)
+    read = _seen(rows, _float(rows, "kv_len"))
     time = forms.decode_attention_s(
         batch,
-        batch * _seen(rows, _float(rows, "kv_len")),
-        heads=_float(rows, "n_heads"),
-        kv_heads=_float(rows, "n_kv_heads"),
-        head_dim=_float(rows, "head_dim"),
-        t0_s=params.t0_s.value,
-        tile_s=params.tile_s.value,
-        memory_eff=params.memory_eff.value,
-        bandwidth=gpu.memory_bytes_per_s.value,
-        sms=gpu.sms.value,
-        kv_bytes=kv_bytes,
+        batch * read,
+        short=read <= forms.BLOCK_TOKENS,
+        cold=_kv_read_bytes(rows, kv_bytes) > gpu.l2_bytes.value,
+        **args,
     )
     return time, ""
+
+
+def _kv_read_bytes(rows: pd.DataFrame, kv_bytes: Array | float) -> Array:
+    tokens = _float(rows, "batch") * _seen(rows, _float(rows, "kv_len"))
+    return np.asarray(
+        2.0 * tokens * _float(rows, "n_kv_heads") * _float(rows, "head_dim") * kv_bytes
+    )
 
 
 def _decode_naive(rows: pd.DataFrame, gpu: GpuProfile, dtype: str) -> Array:
@@ -171,13 +175,11 @@ def _decode_naive(rows: pd.DataFrame, gpu: GpuProfile, dtype: str) -> Array:
 def _decode_cold(rows: pd.DataFrame, gpu: GpuProfile) -> npt.NDArray[np.bool_]:
     kv_heads, dim = _float(rows, "n_kv_heads"), _float(rows, "head_dim")
     width = np.where(rows["dtype"].astype(str) == "fp8", 1.0, 2.0)
-    tokens = _float(rows, "batch") * _seen(rows, _float(rows, "kv_len"))
-    kv = 2.0 * tokens * kv_heads * dim * width
+    kv = _kv_read_bytes(rows, width)
     cold = (kv > WARM_SHARE * gpu.l2_bytes.value) | (kv < SMALL_KV_BYTES)
     grouped = kv_heads < _float(rows, "n_heads")
     full = _float(rows, "window") == 0.0
-    served = _float(rows, "kv_len") >= SHORTEST
-    return np.asarray(cold & grouped & full & (dim == 128.0) & served)
+    return np.asarray(cold & grouped & full & (dim == 128.0))
 
 
 def _prefill(
