@@ -217,8 +217,7 @@ def _decode_attention(
 ) -> Evaluation:
     seen = np.minimum(x.context, _span(group))
     times = [
-        share * piece.fixed_s + x.count * (piece.sequence_s + piece.token_s * seen)
-        for piece in group.decode
+        share * piece.start_s(held) + x.count * piece.token_s(held) * seen for piece in group.decode
     ]
     operator, kind, params, why = _attention_params(ops, group, "decode")
     return Evaluation(
