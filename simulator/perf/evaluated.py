@@ -8,7 +8,7 @@ measurements behind them; ``ranges`` judges the list.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ from simulator.perf.fabric import AllReduce, Send
 from simulator.perf.forms import Array, Size
 from simulator.perf.kernels import ACTIVATION_BYTES, Gemm, TokenOperator
 from simulator.perf.operators import Operators
+from simulator.perf.rank import RankCost
+from simulator.perf.shape import Share
 from simulator.perf.step import StepModel
 
 
@@ -216,12 +218,11 @@ def _decode_attention(
     ops: Operators, group: GroupAttention, x: Decodes, held: Array, share: Array
 ) -> Evaluation:
     seen = np.minimum(x.context, _span(group))
-    times = [
-        share * piece.start_s(held) + x.count * piece.token_s(held) * seen for piece in group.decode
-    ]
+    alone = RankCost(replace(ops, attention=(group,)), 0.0, 0.0, Share(ranks=1, stages=1))
+    step_s = alone.decode_attention_s(held, (held * seen,), np.ones_like(held))
     operator, kind, params, why = _attention_params(ops, group, "decode")
     return Evaluation(
-        "decode_attention", operator, kind, group.layers * np.maximum.reduce(times),
+        "decode_attention", operator, kind, share * step_s,
         {"batch": held, "kv_len": seen, **_heads(ops, group)}, params.ranges, why,
     )  # fmt: skip
 
