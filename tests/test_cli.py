@@ -76,7 +76,7 @@ def test_simulate_prints_the_json_contract_and_nothing_else() -> None:
     assert list(data) == [
         "schema", "scenario", "mode", "first_token", "requests", "ttft_s", "tpot_s", "itl_s",
         "e2e_s", "waterfall_s", "goodput_rps", "slo_attainment", "throughput", "pools", "cost", "energy", "classes",
-        "stable", "warnings", "meta",
+        "stable", "warnings", "not_measured", "settings", "meta",
     ]  # fmt: skip
     assert data["schema"] == 1
     assert data["requests"]["completed"] == 60

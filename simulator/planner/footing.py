@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from simulator.analysis import analyze
 from simulator.analysis.measured import Measured, measured, operating
+from simulator.planner.layout import Layout
 from simulator.planner.result import Evaluated, Plan
 from simulator.planner.trial import Question
 from simulator.scenario.settings import Settings
@@ -22,29 +23,28 @@ def with_footing(plan: Plan, question: Question, sample: Requests) -> Plan:
         question: scenario, targets and prices.
         sample: requests of the workload.
     """
-    known: dict[str, tuple[Measured, Settings]] = {}
     said: dict[str, list[str]] = {}
-
-    def told(found: Evaluated | None) -> Evaluated | None:
-        if found is None:
-            return None
-        label = found.layout.full_label
-        if label not in known:
+    told: dict[Layout, Evaluated] = {}
+    for found in (plan.winner, plan.disaggregated_best, plan.colocated_best, plan.closest):
+        if found is not None and found.layout not in told:
             rests, settings, sentences = _footing(found, question, sample)
-            known[label] = rests, settings
+            told[found.layout] = replace(found, measured=rests, settings=settings)
             for sentence in sentences:
                 said.setdefault(sentence, []).append(found.label)
-        return replace(found, measured=known[label][0], settings=known[label][1])
 
-    told_plan = replace(
-        plan,
-        winner=told(plan.winner),
-        disaggregated_best=told(plan.disaggregated_best),
-        colocated_best=told(plan.colocated_best),
-        closest=told(plan.closest),
-    )
+    def of(found: Evaluated | None) -> Evaluated | None:
+        return None if found is None else told[found.layout]
+
     notes = [f"{', '.join(dict.fromkeys(labels))}: {text}" for text, labels in said.items()]
-    return replace(told_plan, notes=(*plan.notes, *notes))
+    return replace(
+        plan,
+        winner=of(plan.winner),
+        disaggregated_best=of(plan.disaggregated_best),
+        colocated_best=of(plan.colocated_best),
+        closest=of(plan.closest),
+        rows=tuple(told.get(row.layout, row) for row in plan.rows),
+        notes=(*plan.notes, *notes),
+    )
 
 
 def _footing(
