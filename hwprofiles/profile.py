@@ -63,6 +63,7 @@ class PrefillAttentionParams:
     compute_eff: Param
     memory_eff: Param
     head_dim_exponent: Param
+    l2_spill: Param | None = None
     error: Param | None = None
     ranges: Ranges = ()
     correlations: Correlations = ()

@@ -64,6 +64,7 @@ PREFILL_ATTENTION = (
     _COMPUTE,
     _MEMORY,
     Field("head_dim_exponent", "1", 0, 2, "compute_eff scales with (head_dim/128) to this power"),
+    Field("l2_spill", "1", 0, 20, "how much slower bytes beyond an L2 of them move", False),
     _ERROR,
 )
 NVLINK_ALL_REDUCE = (

@@ -77,6 +77,20 @@ def test_a_wave_of_short_contexts_has_a_floor() -> None:
     assert floor == pytest.approx(7 + 2 + 2 * 50, rel=1e-3)
 
 
+def test_prefill_tensors_beyond_the_l2_move_slower() -> None:
+    # 10 tokens: (Q, O 4·2·2 + K, V written and read 4·2·1) bytes each = 240 bytes at 2·0.5 bytes/s
+    args: dict[str, Any] = {
+        "heads": 1, "kv_heads": 1, "head_dim": 2, "t0_s": 1.0, "compute_eff": 1.0, "memory_eff": 0.5,
+        "peak_flops": 8.0, "bandwidth": 2.0, "kv_bytes": 2.0,
+    }  # fmt: skip
+    plain = float(forms.prefill_attention_s(10, 50, 10, **args))
+    moved = plain - 1.0 - 50.0
+    assert forms.prefill_attention_s(
+        10, 50, 10, l2_spill=2.0, l2_bytes=moved - 40.0, **args
+    ) == pytest.approx(plain + 2.0 * 40.0)
+    assert forms.prefill_attention_s(10, 50, 10, l2_spill=2.0, l2_bytes=moved, **args) == plain
+
+
 PREFILL: dict[str, Any] = {
     "heads": 4, "kv_heads": 2, "head_dim": 64, "t0_s": 1e-5, "compute_eff": 0.5, "memory_eff": 0.25,
     "peak_flops": 1e12, "bandwidth": 1e11,

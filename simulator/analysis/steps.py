@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from simulator.perf.table import StepTable
+from simulator.perf.table import AttentionGroupPlan, StepTable
 
 FloatArray = npt.NDArray[np.float64]
 Numbers = float | FloatArray
@@ -101,8 +101,7 @@ class StepTimes:
                 + np.where(batch_ > 0.0, decode, 0.0)
                 + group.prefill_t0_s
                 + group.prefill_pair_s * pairs[i]
-                + group.prefill_new_s * new
-                + group.prefill_read_s * read[i]
+                + _moved_s(group, group.prefill_new_s * new + group.prefill_read_s * read[i])
             )
         eager_s = np.where(batch_ + new > x.graph_tokens, x.eager_s, 0.0)
         tokens = self.ranks * (batch_ + new)
@@ -142,3 +141,10 @@ def _column(values: list[float] | None) -> FloatArray | None:
 
 def _at(column: FloatArray, index: FloatArray) -> FloatArray:
     return np.asarray(np.interp(index, np.arange(column.size), column), dtype=np.float64)
+
+
+def _moved_s(group: AttentionGroupPlan, memory_s: Numbers) -> FloatArray:
+    """Time [s] of moving a prefill's tensors, the part beyond the L2 slower."""
+    memory = np.asarray(memory_s, dtype=np.float64)
+    beyond = np.maximum(memory - group.prefill_l2_s, 0.0)
+    return np.asarray(memory + group.prefill_l2_spill * beyond, dtype=np.float64)

@@ -128,12 +128,21 @@ class PrefillCost:
         pair_s: per query-key pair [s].
         new_s: per new token [s]; may be negative where ``read_s`` counts new tokens as well.
         read_s: per KV token read back [s].
+        l2_spill: how much slower the part of the last two beyond ``l2_s`` is [1].
+        l2_s: time in which an L2 of bytes moves [s].
     """
 
     fixed_s: float
     pair_s: float
     new_s: float
     read_s: float
+    l2_spill: float = 0.0
+    l2_s: float = 0.0
+
+    def memory_s(self, new: Array, read: Array) -> Array:
+        """Moving Q, O, K and V of one layer [s]."""
+        time = self.new_s * new + self.read_s * read
+        return np.asarray(time + self.l2_spill * np.maximum(time - self.l2_s, 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +288,14 @@ def _grouped(
     return GroupAttention(
         group=group,
         decode=(GroupedDecode(decode, gpu.l2_bytes.value),),
-        prefill=PrefillCost(t0_s, float(pair), float(new), float(read)),
+        prefill=PrefillCost(
+            t0_s,
+            float(pair),
+            float(new),
+            float(read),
+            value_or(prefill.l2_spill, 0.0),
+            gpu.l2_bytes.value / (bandwidth * prefill.memory_eff.value),
+        ),
         decode_pair_flops=4.0 * width,
         prefill_pair_flops=4.0 * width,
         kv_bytes=group.kv_bytes(precision.kv_bytes, tp),

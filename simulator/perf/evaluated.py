@@ -206,7 +206,8 @@ def _prefill_attention(
     cost, span = group.prefill, _span(group)
     seen = np.minimum(x.prompt, span)
     pairs = 0.5 * seen * seen + seen * (x.prompt - seen)
-    each = cost.fixed_s * share + cost.pair_s * pairs + (cost.new_s + cost.read_s) * x.prompt
+    memory = cost.memory_s(x.prompt, x.prompt)
+    each = cost.fixed_s * share + cost.pair_s * pairs + memory
     operator, kind, params, why = _attention_params(ops, group, "prefill")
     return Evaluation(
         "prefill_attention", operator, kind, group.layers * each,

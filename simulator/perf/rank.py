@@ -159,8 +159,10 @@ class RankCost:
         total = np.zeros(())
         for i, group in enumerate(self.ops.attention):
             cost = group.prefill
-            chunks = cost.pair_s * x.pairs[i] + cost.new_s * x.new + cost.read_s * x.read[i]
-            total = total + group.layers * (cost.fixed_s + chunks / self.share.stages)
+            stages = self.share.stages
+            memory = cost.memory_s(x.new / stages, x.read[i] / stages)
+            chunks = cost.pair_s * x.pairs[i] / stages + memory
+            total = total + group.layers * (cost.fixed_s + chunks)
         return np.where(x.prefills > 0.0, total, 0.0)
 
     def step_s(self, x: RankSizes) -> Array:

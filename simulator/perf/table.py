@@ -66,6 +66,8 @@ class AttentionGroupPlan:
             of ``window`` and ``local_chunk`` is given.
         units: KV units a block of ``block_tokens`` tokens takes in this group; capacities are in
             units. 1 where there is one group: a unit is then a block.
+        prefill_l2_spill: how much slower new and read-back tokens are beyond ``prefill_l2_s`` [1].
+        prefill_l2_s: their time when they fill the L2 [s].
     """
 
     decode: tuple[AttentionPiece, ...]
@@ -76,6 +78,8 @@ class AttentionGroupPlan:
     window: int | None = None
     local_chunk: int | None = None
     units: int = 1
+    prefill_l2_spill: float = 0.0
+    prefill_l2_s: float = 0.0
 
     @property
     def span(self) -> int | None:
@@ -138,12 +142,18 @@ class AttentionGroupPlan:
                 new += c
                 pairs += self.pairs(p, c)
                 read += self.read_back(p, c)
-        return (
+        t = (
             self.prefill_t0_s
             + self.prefill_pair_s * pairs
             + self.prefill_new_s * new
             + self.prefill_read_s * read
         )
+        return t + self.spilled_s(new, read) if self.prefill_l2_spill else t
+
+    def spilled_s(self, new: int, read: int) -> float:
+        """What tensors of a prefill beyond the L2 cost more [s]."""
+        beyond = self.prefill_new_s * new + self.prefill_read_s * read - self.prefill_l2_s
+        return self.prefill_l2_spill * beyond if beyond > 0.0 else 0.0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -263,12 +273,15 @@ class StepTable:
             return self.rank_mixed_s(0, [0] * len(self.groups), [(0, c) for c in prompts], count)
         (c,) = prompts  # by far the most frequent step of a prefill instance
         group = self.groups[0]
-        t = (self.token_s[c] + self.head_s[1] + self.seq_s) + (
+        attention_s = (
             group.prefill_t0_s
             + group.prefill_pair_s * (c * (0.5 * c))
             + group.prefill_new_s * c
             + group.prefill_read_s * c
         )
+        if group.prefill_l2_spill:
+            attention_s += group.spilled_s(c, c)
+        t = (self.token_s[c] + self.head_s[1] + self.seq_s) + attention_s
         if t < self.eager_s and c > self.graph_tokens:
             return self.eager_s
         return t

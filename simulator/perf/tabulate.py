@@ -92,6 +92,8 @@ def _group(
         prefill_pair_s=each * group.prefill.pair_s,
         prefill_new_s=each * group.prefill.new_s,
         prefill_read_s=each * group.prefill.read_s,
+        prefill_l2_spill=group.prefill.l2_spill,
+        prefill_l2_s=group.layers * group.prefill.l2_s,
         window=group.group.window,
         local_chunk=group.group.local_chunk,
         units=size,

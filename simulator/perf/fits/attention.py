@@ -108,6 +108,8 @@ def prefill_seconds(rows: pd.DataFrame, sheet: Sheet, values: Mapping[str, float
         bandwidth=sheet.bandwidth,
         kv_bytes=_kv_bytes(rows),  # type: ignore[arg-type]  # an array broadcasts
         head_dim_exponent=values.get("head_dim_exponent", 0.0),
+        l2_spill=values.get("l2_spill", 0.0),
+        l2_bytes=sheet.l2_bytes,
     )
 
 
@@ -212,6 +214,7 @@ def fit_prefill_attention(
     sheet: Sheet,
     *,
     head_dim_exponent: float = 0.0,
+    spill: bool = False,
     everything: bool = False,
 ) -> FitResult:
     """Fit ``forms.prefill_attention_s`` to rows of one GPU, kernel family and KV type.
@@ -221,6 +224,7 @@ def fit_prefill_attention(
             out by head configuration.
         sheet: the GPU, with the bf16 peak.
         head_dim_exponent: how efficiency changes with the width of a head; not fitted [1].
+        spill: fit what tensors beyond the L2 cost, too.
         everything: fit to all rows, whatever their heads and length (small machines).
 
     Raises:
@@ -228,4 +232,6 @@ def fit_prefill_attention(
         InputError: a column is missing, or too few rows are usable.
     """
     kernel = replace(PREFILL, usable=_all) if everything else PREFILL
+    if spill:
+        kernel = replace(kernel, bounds=(*kernel.bounds, Bound("l2_spill", 0.5, 0.0, 20.0)))
     return fit_kernel(kernel, rows, sheet, fixed={"head_dim_exponent": head_dim_exponent})

@@ -154,7 +154,11 @@ def _decode_form(gpu: GpuProfile) -> dict[str, Any]:
 
 def _attention(name: str, gpu: GpuProfile) -> Iterator[Job]:
     decode = partial(fit_decode_attention, **_decode_form(gpu))
-    fit = partial(fit_prefill_attention, head_dim_exponent=HEAD_DIM_EXPONENT.get(name, 0.0))
+    fit = partial(
+        fit_prefill_attention,
+        head_dim_exponent=HEAD_DIM_EXPONENT.get(name, 0.0),
+        spill=gpu.nvlink_bytes_per_s is None,  # a large L2 before a slow memory, as on the L40S
+    )
     for family, kind, rows in _parts(measurements(name, "attn_decode"), "kv_dtype"):
         yield Job(family, "decode_attention", kind, rows, "bf16", decode)
     for family, kind, rows in _parts(measurements(name, "attn_prefill"), "kv_dtype"):

@@ -217,6 +217,8 @@ def prefill_attention_s(
     kv_bytes: float = 2.0,
     io_bytes: float = 2.0,
     head_dim_exponent: float = 0.0,
+    l2_spill: float = 0.0,
+    l2_bytes: float = np.inf,
 ) -> Array:
     """Time [s] of one layer's causal attention over prompt chunks; additive in its parts.
 
@@ -242,6 +244,9 @@ def prefill_attention_s(
         io_bytes: bytes of one Q or O number [bytes].
         head_dim_exponent: the compute efficiency scales with ``(head_dim/128)`` to this power, and
             never exceeds 1 [1].
+        l2_spill: how much slower bytes beyond ``l2_bytes`` move than those before them [1]; where the L2
+            serves second reads, ``memory_eff`` is that of tensors that fit.
+        l2_bytes: last-level cache [bytes].
     """
     fixed, per_pair, per_new, per_read = prefill_attention_coefficients(
         heads=heads,
@@ -257,8 +262,10 @@ def prefill_attention_s(
         head_dim_exponent=head_dim_exponent,
     )
     new = as_float(new)
-    time = fixed + per_pair * as_float(pairs) + per_new * new + per_read * as_float(read)
-    return np.where(new > 0.0, time, 0.0)
+    memory = per_new * new + per_read * as_float(read)
+    if l2_spill > 0.0:
+        memory = memory + l2_spill * np.maximum(memory - l2_bytes / (bandwidth * memory_eff), 0.0)
+    return np.where(new > 0.0, fixed + per_pair * as_float(pairs) + memory, 0.0)
 
 
 def causal_pairs(cached: Size, new: Size) -> Array:

@@ -19,7 +19,14 @@ from simulator.perf import forms
 from simulator.perf.attention import decode_args
 from simulator.perf.fabric import bus_all_reduce_s, nvlink_all_reduce_s
 from simulator.perf.fits.attention import SHORTEST
-from simulator.perf.kernels import ACTIVATION_BYTES, INPUT_BYTES, Multiply, for_dtype, gemm_args
+from simulator.perf.kernels import (
+    ACTIVATION_BYTES,
+    INPUT_BYTES,
+    Multiply,
+    for_dtype,
+    gemm_args,
+    value_or,
+)
 from simulator.perf.precision import Compute
 from simulator.units import US
 from simulator.validation.operators import mixtures
@@ -202,6 +209,8 @@ def _prefill(
         bandwidth=gpu.memory_bytes_per_s.value,
         kv_bytes=kv_bytes,
         head_dim_exponent=params.head_dim_exponent.value,
+        l2_spill=value_or(params.l2_spill, 0.0),
+        l2_bytes=gpu.l2_bytes.value,
     )
     reason = "chunks after a cached prefix are not in the measured tables"
     cached = _float(rows, "step") if "step" in rows else np.zeros(len(rows))
