@@ -40,8 +40,8 @@ REGIONS = {
     "all_reduce": "8 KB to 8 MB over NVLink, all sizes over a bus",
     "all_to_all": "all sizes",
     "moe": "even load, weights of the experts visited over 1.5 L2",
-    "mla_decode": "DeepSeek-V3, latent under 2 MB or over 1.5 L2",
-    "mla_prefill": "DeepSeek-V3, prompts of 32 and more, no cached prefix",
+    "mla_decode": "DeepSeek-V3, context of 128 and more, latent under 2 MB or over 1.5 L2",
+    "mla_prefill": "DeepSeek-V3, prompts of 128 and more, no cached prefix",
 }
 
 Block = dict[str, Any]
@@ -149,6 +149,8 @@ def _section(
     block["error"] = {"value": f"{error:.3g}", "unit": "1", "source": source}
     if job.tuned is not None:
         block["tuned"] = [list(shape) for shape in job.tuned]
+    if job.tiles is not None:
+        block["tiles"] = list(job.tiles)
     block["ranges"] = {key: [int(low), int(high)] for key, low, high in result.ranges}
     if result.correlations:
         block["correlations"] = nested(result.correlations)
@@ -204,6 +206,8 @@ def _lines(block: Mapping[str, Any], indent: int) -> list[str]:
         if key == "ranges":
             sizes = ", ".join(f"{name}: [{low}, {high}]" for name, (low, high) in value.items())
             lines.append(f"{start} {{{sizes}}}")
+        elif key == "tiles":
+            lines.append(f"{start} {value}")
         elif key == "tuned":
             shapes = ", ".join(f"[{local}, {width}]" for local, width in value)
             lines += textwrap.wrap(

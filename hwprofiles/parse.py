@@ -234,14 +234,29 @@ def _experts(node: Node | None, sources: dict[str, Source]) -> tuple[tuple[str, 
     found = []
     for dtype in (name for name in schema.MOE_DTYPES if name in known):
         block = node.child(dtype)
-        tuned = block.get("tuned")
-        if tuned is not None:
-            assert isinstance(block.value, dict)
-            rest = {key: value for key, value in block.value.items() if key != "tuned"}
-            block = Node(rest, block.where, block.path)
-        params = MoeParams(**_block(block, schema.MOE, sources))
-        found.append((dtype, params if tuned is None else replace(params, tuned=_tuned(tuned))))
+        tuned, tiles = block.get("tuned"), block.get("tiles")
+        assert isinstance(block.value, dict)
+        rest = {key: value for key, value in block.value.items() if key not in ("tuned", "tiles")}
+        params = MoeParams(
+            **_block(Node(rest, block.where, block.path), schema.MOE, sources),
+            tuned=None if tuned is None else _tuned(tuned),
+            tiles=None if tiles is None else _tiles(tiles),
+        )
+        found.append((dtype, params))
     return tuple(found)
+
+
+def _tiles(node: Node) -> tuple[int, ...]:
+    """Whole numbers, ascending."""
+    if not isinstance(node.value, list) or not node.value:
+        node.fail("found no list", "allowed: rows of each tile, ascending")
+    found = tuple(
+        int(Node(item, node.where, f"{node.path}[{i}]").number(_COUNT))
+        for i, item in enumerate(node.value)
+    )
+    if list(found) != sorted(set(found)):
+        node.fail("found rows out of order", "allowed: rows of each tile, ascending")
+    return found
 
 
 def _tuned(node: Node) -> tuple[tuple[int, int], ...]:

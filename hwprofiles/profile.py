@@ -124,6 +124,8 @@ class MoeParams:
     correlations: Correlations = ()
     tuned: tuple[tuple[int, int], ...] | None = None
     """(experts on the rank, width) the engine ships tiles for; None: all shapes have theirs."""
+    tiles: tuple[int, ...] | None = None
+    """Rows of the tiles the kernel chooses from by rows per expert; None: ``tile_rows`` of padding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +138,7 @@ class MlaDecodeParams:
     memory_eff: Param
     p: Param
     head_tile: Param
+    head_s: Param | None = None
     error: Param | None = None
     ranges: Ranges = ()
     correlations: Correlations = ()
@@ -148,6 +151,7 @@ class MlaPrefillParams:
     t0_s: Param
     compute_eff: Param
     memory_eff: Param
+    row_s: Param | None = None
     error: Param | None = None
     ranges: Ranges = ()
     correlations: Correlations = ()

@@ -107,9 +107,16 @@ MLA_DECODE = (
     _MEMORY,
     Field("p", "1", 1, 16, "sharpness of the roofline's corner"),
     Field("head_tile", "1", 0, 1e3, "fewer heads cost as much arithmetic as so many"),
+    Field("head_s", "s", 0, 1e-3, "cost of a head of a sequence", False),
     _ERROR,
 )
-MLA_PREFILL = (_T0, _COMPUTE, _MEMORY, _ERROR)
+MLA_PREFILL = (
+    _T0,
+    _COMPUTE,
+    _MEMORY,
+    Field("row_s", "s", 0, 1e-3, "cost of a token computed, whatever the heads", False),
+    _ERROR,
+)
 ALL_TO_ALL = (
     _T0,
     Field("rank_s", "s", 0, 1e-3, "cost of each further rank"),

@@ -20,9 +20,9 @@ MOE_TRUTH = {
 }  # fmt: skip
 MLA_DECODE_TRUTH = {
     "t0_s": 1.3e-5, "sequence_s": 4e-8, "compute_eff": 0.6, "memory_eff": 0.9, "p": 2.0,
-    "head_tile": 24.0,
+    "head_tile": 24.0, "head_s": 2e-9,
 }  # fmt: skip
-MLA_PREFILL_TRUTH = {"t0_s": 1.5e-5, "compute_eff": 0.6, "memory_eff": 0.5}
+MLA_PREFILL_TRUTH = {"t0_s": 1.5e-5, "compute_eff": 0.6, "memory_eff": 0.5, "row_s": 2e-9}
 REDUCE_TRUTH = {
     "t0_s": 4e-6, "rank_s": 1e-7, "one_shot_eff": 0.6, "two_shot_s": 5e-6, "two_shot_eff": 0.7,
 }  # fmt: skip

@@ -256,6 +256,11 @@ GPU_REFUSALS: list[tuple[str, object, str]] = [
     ("kernels.vllm.moe.bf16.tuned", 8, "kernels.vllm.moe.bf16.tuned: found no list; allowed: [["),
     ("kernels.vllm.moe.bf16.tuned", [[8]], "kernels.vllm.moe.bf16.tuned[0]: found no pair"),
     ("kernels.vllm.moe.bf16.tuned", [[8, 0]], "kernels.vllm.moe.bf16.tuned[0]: found 0; allowed:"),
+    (
+        "kernels.vllm.moe.bf16.tiles",
+        [16, 8],
+        "kernels.vllm.moe.bf16.tiles: found rows out of order",
+    ),
     ("gpu.fp8_flops", ..., "kernels.vllm.gemm.fp8: found without gpu.fp8_flops"),
     ("sources.nic.kind", "guess", "sources.nic.kind: found 'guess'; allowed: assumed, borrowed"),
 ]

@@ -23,9 +23,9 @@ MOE = {
 }  # fmt: skip
 DECODE = {
     "t0_s": 1e-5, "sequence_s": 2e-7, "compute_eff": 0.6, "memory_eff": 0.8, "p": 3.0,
-    "head_tile": 16.0,
+    "head_tile": 16.0, "head_s": 3e-9,
 }  # fmt: skip
-PREFILL = {"t0_s": 1.5e-5, "compute_eff": 0.55, "memory_eff": 0.4}
+PREFILL = {"t0_s": 1.5e-5, "compute_eff": 0.55, "memory_eff": 0.4, "row_s": 1e-9}
 
 
 def params(kind, values):
@@ -78,6 +78,18 @@ def test_a_shape_without_tiles_of_its_own_keeps_a_share_beyond_as_many_tokens_as
         )
         assert float(compute) == pytest.approx(6 * padded * 4096 * 1536 / (1e15 * 0.5 * 0.4))
         assert float(memory) == pytest.approx(64 * 3 * 4096 * 1536 * 2 / (3e12 * 0.7 * 0.7))
+
+
+def test_marlin_takes_the_smallest_tile_filled_to_nine_tenths_and_fills_whole_ones() -> None:
+    tiles = (8, 16, 32, 48, 64)
+    found = forms.chosen_tile([0.1, 7.1, 7.3, 14.5, 43.0, 44.0, 1e6], tiles)
+    assert found.tolist() == [8, 8, 16, 32, 48, 64, 64]
+    how = {k: MOE[k] for k in ("compute_eff", "memory_eff")}
+    sheet = {"hidden": 4096, "width": 1536, "peak_flops": 1e15, "bandwidth": 3e12}
+    for even, tile_counts in ((True, 2.0), (False, 1.25 + 0.5)):  # 80 rows an expert
+        compute, _ = forms.moe_terms(800, 10, tile=64, even=even, tile_rows=0.0, **how, **sheet)
+        rows = 10 * 64 * tile_counts
+        assert float(compute) == pytest.approx(6 * rows * 4096 * 1536 / (1e15 * 0.5))
 
 
 def test_a_rank_that_computes_its_visitors_other_pairs_takes_as_long_as_if_they_were_its_own() -> (

@@ -362,6 +362,7 @@ def _latent_decode(
             bandwidth=bandwidth,
             kv_bytes=precision.kv_bytes,
             io_bytes=ACTIVATION_BYTES,
+            head_s=0.0 if own.head_s is None else own.head_s.value,
         )
         return (AffineDecode(fixed, float(sequence), float(token)),)
     decode = for_dtype(kernels.decode_attention, precision.kv)
@@ -395,6 +396,7 @@ def _latent_prefill(
             peak_flops=gpu.peak_flops("bf16"),
             bandwidth=bandwidth,
             io_bytes=ACTIVATION_BYTES,
+            row_s=0.0 if own.row_s is None else own.row_s.value,
         )
     prefill = for_dtype(kernels.prefill_attention, precision.kv)
     return forms.prefill_attention_coefficients(

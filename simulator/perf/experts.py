@@ -39,6 +39,7 @@ class Measured:
         untuned_memory: share of ``memory_eff`` kept by them [1].
         foreign_rows: share of a visitor's pairs for other ranks computed [1].
         tuned: (experts on the rank, width) with tiles of their own; None: all shapes.
+        tiles: rows of the tiles the kernel chooses from [1]; None: it pads by ``tile_rows``.
     """
 
     t0_s: float
@@ -57,6 +58,7 @@ class Measured:
     untuned_memory: float = 1.0
     foreign_rows: float = 0.0
     tuned: tuple[tuple[int, int], ...] | None = None
+    tiles: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, params: MoeParams, gpu: GpuProfile, how: Multiply, sustained: float) -> Measured:
@@ -78,6 +80,7 @@ class Measured:
             untuned_memory=_value(params.untuned_memory, 1.0),
             foreign_rows=_value(params.foreign_rows, 0.0),
             tuned=params.tuned,
+            tiles=params.tiles,
         )
 
     def time_s(self, tokens: Array, routing: Routing, hidden: int, width: int) -> Array:
@@ -92,14 +95,16 @@ class Measured:
         given = asdict(self)
         rows = routing.rows(tokens)
         share = forms.sustained_share(rows, given.pop("sustained"))
-        peak, tuned = given.pop("peak_flops") * share, given.pop("tuned")
+        peak, tuned, tiles = given.pop("peak_flops") * share, given.pop("tuned"), given.pop("tiles")
+        pairs = tokens * routing.per_token
         return forms.moe_gemm_s(
             rows,
             routing.distinct(tokens),
-            tokens * routing.per_token,
+            pairs,
             hidden=hidden,
             width=width,
             peak_flops=peak,
+            tile=0.0 if tiles is None else forms.chosen_tile(pairs / routing.local, tiles),
             untuned=forms.default_tiles(tokens, local=routing.local, width=width, tuned=tuned),
             slots=routing.visits(tokens) * routing.per_token,
             **given,

@@ -19,7 +19,7 @@ from simulator.perf.fits.kernel import Sheet
 from simulator.perf.fits.mla import fit_mla_decode, fit_mla_prefill
 from simulator.perf.fits.moe import fit_moe_gemm
 from simulator.perf.fits.result import FitResult
-from simulator.perf.fits.tiles import TUNED, Shapes, marked
+from simulator.perf.fits.tiles import MARLIN, TUNED, Shapes, marked, tiled
 
 TABLES = ("gemm", "attn_prefill", "attn_decode", "comm", "moe", "mla_decode", "mla_prefill")
 """Bundled tables, by operator."""
@@ -81,6 +81,7 @@ class Job:
         compute: type of the peak.
         fit: the fit.
         tuned: shapes of experts the engine ships tiles for; None where it chooses otherwise.
+        tiles: rows of the tiles the kernel chooses from; None where it chooses otherwise.
     """
 
     family: str
@@ -90,6 +91,7 @@ class Job:
     compute: str
     fit: Fit
     tuned: Shapes | None = None
+    tiles: tuple[int, ...] | None = None
 
     def run(self, gpu: GpuProfile) -> FitResult:
         """Fit it."""
@@ -188,6 +190,10 @@ tokens that visit it. Later ones leave those of other ranks out."""
 def _moe(name: str) -> Iterator[Job]:
     for family, kind, rows in _parts(measurements(name, "moe"), "dtype"):
         compute = "bf16" if kind.endswith("_weight_only") else kind
+        if kind == "int4_weight_only":
+            fit = partial(fit_moe_gemm, whole=True)
+            yield Job(family, "moe", kind, tiled(rows, MARLIN), compute, fit, tiles=MARLIN)
+            continue
         tuned = TUNED.get((name, family, kind))
         if tuned is None:
             yield Job(family, "moe", kind, rows, compute, fit_moe_gemm)

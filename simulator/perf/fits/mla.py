@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from simulator.perf import forms
-from simulator.perf.fits.attention import COLD, KV_BYTES, SMALL_KV_BYTES
+from simulator.perf.fits.attention import COLD, KV_BYTES, SHORTEST, SMALL_KV_BYTES
 from simulator.perf.fits.kernel import Array, Kernel, Sheet, column, fit_kernel
 from simulator.perf.fits.result import FitResult
 from simulator.perf.fits.solve import Bound
@@ -16,9 +16,6 @@ from simulator.perf.fits.split import Mask, Split
 
 RANK, ROPE, NOPE, VALUE = 512.0, 64.0, 128.0, 128.0
 """Widths of the measured latent attention: DeepSeek-V3's [1]."""
-
-SHORTEST = 32.0
-"""Prompts below are bound by launches [tokens]."""
 
 
 def _kv_bytes(rows: pd.DataFrame) -> Array:
@@ -43,13 +40,15 @@ def mla_decode_seconds(rows: pd.DataFrame, sheet: Sheet, values: Mapping[str, fl
         peak_flops=sheet.peak_flops,
         bandwidth=sheet.bandwidth,
         kv_bytes=_kv_bytes(rows),  # type: ignore[arg-type]  # an array broadcasts
+        head_s=values.get("head_s", 0.0),
     )
 
 
 def cold_latent(rows: pd.DataFrame, sheet: Sheet) -> Mask:
-    """Rows whose latent is larger than the cache, or tiny."""
+    """Rows whose latent is larger than the cache, or tiny; contexts of 128 tokens and more."""
     size = column(rows, "batch") * column(rows, "kv_len") * (RANK + ROPE) * _kv_bytes(rows)
-    return np.asarray((size < SMALL_KV_BYTES) | (size > COLD * sheet.l2_bytes))
+    cold = (size < SMALL_KV_BYTES) | (size > COLD * sheet.l2_bytes)
+    return np.asarray(cold & (column(rows, "kv_len") >= SHORTEST))
 
 
 def mla_prefill_seconds(rows: pd.DataFrame, sheet: Sheet, values: Mapping[str, float]) -> Array:
@@ -67,11 +66,12 @@ def mla_prefill_seconds(rows: pd.DataFrame, sheet: Sheet, values: Mapping[str, f
         memory_eff=values["memory_eff"],
         peak_flops=sheet.peak_flops,
         bandwidth=sheet.bandwidth,
+        row_s=values.get("row_s", 0.0),
     )
 
 
 def long_prompts(rows: pd.DataFrame, sheet: Sheet) -> Mask:
-    """Prompts of 32 tokens and more."""
+    """Prompts of 128 tokens and more, as for other attention."""
     del sheet
     return np.asarray(column(rows, "isl") >= SHORTEST)
 
@@ -85,6 +85,7 @@ MLA_DECODE = Kernel(
         Bound("memory_eff", 0.85, 0.05, 1.3),
         Bound("p", 2.0, 1.0, 8.0),
         Bound("head_tile", 32.0, 0.0, 256.0),
+        Bound("head_s", 1e-9, 0.0, 1e-5, "s"),
     ),
     ("n_heads", "batch"),
     ("batch", "kv_len", "n_heads"),
@@ -97,6 +98,7 @@ MLA_PREFILL = Kernel(
         Bound("t0_s", 1.5e-5, 0.0, 1e-3, "s"),
         Bound("compute_eff", 0.5, 0.01, 1.0),
         Bound("memory_eff", 0.5, 0.01, 4.0),
+        Bound("row_s", 1e-9, 0.0, 1e-6, "s"),
     ),
     ("n_heads", "batch"),
     ("batch", "isl", "n_heads"),

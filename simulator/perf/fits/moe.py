@@ -1,7 +1,7 @@
 """Fit of ``forms.moe_gemm_s``.
 
-A row's ``tuned`` column says whether the engine ships tiles for its shape (``tiles``); tables without
-that column are of kernels that choose their tiles otherwise.
+A row's ``tuned`` column says whether the engine ships tiles for its shape (``tiles``), ``tile``
+the rows of a tile it fills whole ones of; tables without are of kernels that choose otherwise.
 """
 
 from __future__ import annotations
@@ -71,6 +71,15 @@ def _untuned(rows: pd.DataFrame) -> Mask | bool:
     return np.asarray(~rows["tuned"].to_numpy(np.bool_) & beyond)
 
 
+def _tile(rows: pd.DataFrame) -> Array | float:
+    """Rows of the tile of kernels that fill whole ones; 0 without."""
+    return column(rows, "tile") if "tile" in rows.columns else 0.0
+
+
+def _even(rows: pd.DataFrame) -> Mask | bool:
+    return rows["balanced"].to_numpy(np.bool_) if "balanced" in rows.columns else False
+
+
 def moe_seconds(rows: pd.DataFrame, sheet: Sheet, values: Mapping[str, float]) -> Array:
     """Predicted times of ``moe`` rows [s]."""
     load = _load(rows)
@@ -91,6 +100,8 @@ def moe_seconds(rows: pd.DataFrame, sheet: Sheet, values: Mapping[str, float]) -
         own_passes=values["own_passes"],
         all_passes=values["all_passes"],
         weight_bytes=rows["dtype"].astype(str).map(WEIGHT_BYTES).to_numpy(np.float64),  # type: ignore[arg-type]
+        tile=_tile(rows),
+        even=_even(rows),
         untuned=_untuned(rows),
         untuned_compute=values.get("untuned_compute", 1.0),
         untuned_memory=values.get("untuned_memory", 1.0),
@@ -130,7 +141,12 @@ _FOREIGN = (Bound("foreign_rows", 0.5, 0.0, 1.0),)
 
 
 def fit_moe_gemm(
-    rows: pd.DataFrame | Split, sheet: Sheet, *, tiles: bool = False, foreign: bool = False
+    rows: pd.DataFrame | Split,
+    sheet: Sheet,
+    *,
+    tiles: bool = False,
+    foreign: bool = False,
+    whole: bool = False,
 ) -> FitResult:
     """Fit ``forms.moe_gemm_s`` to rows of one GPU, kernel family and type.
 
@@ -139,6 +155,7 @@ def fit_moe_gemm(
             spread or loads even, ``ep`` and ``balanced``; held out by shape.
         sheet: the GPU, with the peak of the compute type.
         tiles: fit what shapes cost that the engine ships no tiles for; rows say which in ``tuned``.
+        whole: experts fill whole tiles, which rows say in ``tile``: nothing else pads them.
         foreign: fit how much of other ranks' work the kernel does for tokens that visit.
 
     Raises:
@@ -148,4 +165,5 @@ def fit_moe_gemm(
     if isinstance(rows, pd.DataFrame) and "ep" not in rows.columns:
         rows = rows.assign(ep=1)
     bounds = MOE.bounds + (_TILES if tiles else ()) + (_FOREIGN if foreign else ())
-    return fit_kernel(replace(MOE, bounds=bounds), rows, sheet)
+    fixed = {"tile_rows": 0.0} if whole else {}
+    return fit_kernel(replace(MOE, bounds=bounds), rows, sheet, fixed=fixed)

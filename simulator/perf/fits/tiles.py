@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from simulator.perf.forms import chosen_tile
+
 Shapes = tuple[tuple[int, int], ...]
 
 TUNED: dict[tuple[str, str, str], Shapes] = {
@@ -34,6 +36,21 @@ TUNED: dict[tuple[str, str, str], Shapes] = {
     ),
 }  # fmt: skip
 """(experts on the rank, width) by GPU, kernel family and type in a profile."""
+
+
+MARLIN = (8, 16, 32, 48, 64)
+"""Rows of the tiles of the Marlin kernels that vLLM and SGLang run for experts in int4 [1]."""
+
+
+def tiled(rows: pd.DataFrame, tiles: tuple[int, ...]) -> pd.DataFrame:
+    """Rows with the column ``tile``: rows of the tile the kernel chooses [1].
+
+    Args:
+        rows: rows of experts, with ``tokens``, ``topk``, ``experts`` and ``ep``.
+        tiles: rows of the tiles there are, ascending.
+    """
+    share = rows["tokens"] * rows["topk"] * rows["ep"] / rows["experts"]
+    return rows.assign(tile=chosen_tile(share.to_numpy(), tiles))
 
 
 def marked(rows: pd.DataFrame, tuned: Shapes) -> pd.DataFrame:

@@ -29,7 +29,13 @@ from simulator.perf.forms.mla import (
     mla_prefill_coefficients,
     mla_prefill_s,
 )
-from simulator.perf.forms.moe import default_tiles, moe_gemm_s, moe_terms, uniform_experts
+from simulator.perf.forms.moe import (
+    chosen_tile,
+    default_tiles,
+    moe_gemm_s,
+    moe_terms,
+    uniform_experts,
+)
 
 __all__ = [
     "BLOCK_TOKENS",
@@ -40,6 +46,7 @@ __all__ = [
     "all_reduce_s",
     "all_to_all_s",
     "causal_pairs",
+    "chosen_tile",
     "decode_attention_coefficients",
     "decode_attention_s",
     "default_tiles",

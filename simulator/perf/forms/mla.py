@@ -31,6 +31,7 @@ def mla_decode_coefficients(
     bandwidth: float,
     kv_bytes: float = 2.0,
     io_bytes: float = 2.0,
+    head_s: float = 0.0,
 ) -> tuple[float, Array, Array]:
     """What ``mla_decode_s`` is affine in: (fixed [s], per sequence [s], per KV token [s]).
 
@@ -39,9 +40,11 @@ def mla_decode_coefficients(
     heads, rank = as_float(heads), as_float(kv_lora_rank)
     rope = as_float(qk_rope_head_dim)
     memory = bandwidth * memory_eff
-    flops = 2.0 * np.maximum(heads, head_tile) * (2.0 * rank + rope)
+    whole = np.maximum(heads, head_tile)
+    flops = 2.0 * whole * (2.0 * rank + rope)
     token = p_norm(flops / (peak_flops * compute_eff), (rank + rope) * kv_bytes / memory, p)
-    return t0_s, sequence_s + heads * (2.0 * rank + rope) * io_bytes / memory, token
+    sequence = sequence_s + head_s * whole
+    return t0_s, sequence + heads * (2.0 * rank + rope) * io_bytes / memory, token
 
 
 def mla_decode_s(
@@ -61,10 +64,11 @@ def mla_decode_s(
     bandwidth: float,
     kv_bytes: float = 2.0,
     io_bytes: float = 2.0,
+    head_s: float = 0.0,
 ) -> Array:
     """Time [s] of one layer's absorbed latent attention for one new token a sequence [1].
 
-    ``t0 + batch·(sequence + Q and O/(bandwidth·memory_eff)) + kv_tokens·(compute^p + memory^p)^(1/p)``,
+    ``t0 + batch·(sequence + head·heads + Q and O/(bandwidth·memory_eff)) + kv_tokens·(compute^p + memory^p)^(1/p)``,
     affine in the resident tokens, since arithmetic and bytes of a cached token are both fixed by
     the heads. The two absorbed projections of query and output are counted apart.
 
@@ -84,6 +88,7 @@ def mla_decode_s(
         bandwidth: memory bandwidth of the data sheet [bytes/s].
         kv_bytes: bytes of one stored number of the latent [bytes].
         io_bytes: bytes of one number of Q or O [bytes].
+        head_s: cost of a head of a sequence, ``head_tile`` heads at least [s].
     """
     fixed, sequence, token = mla_decode_coefficients(
         heads=heads,
@@ -99,6 +104,7 @@ def mla_decode_s(
         bandwidth=bandwidth,
         kv_bytes=kv_bytes,
         io_bytes=io_bytes,
+        head_s=head_s,
     )
     batch = as_float(batch)
     return np.where(batch > 0.0, fixed + sequence * batch + token * as_float(kv_tokens), 0.0)
@@ -115,6 +121,7 @@ def mla_prefill_coefficients(
     peak_flops: float,
     bandwidth: float,
     io_bytes: float = 2.0,
+    row_s: float = 0.0,
 ) -> tuple[float, Array, Array, Array]:
     """What ``mla_prefill_s`` adds up: (fixed, per pair, per new token, per token read) [s].
 
@@ -124,7 +131,7 @@ def mla_prefill_coefficients(
     memory = bandwidth * memory_eff
     pair = 2.0 * heads * (qk + v) / (peak_flops * compute_eff)
     row = heads * (qk + v) * io_bytes / memory
-    return t0_s, pair, row, row
+    return t0_s, pair, row + row_s, row
 
 
 def mla_prefill_s(
@@ -141,11 +148,12 @@ def mla_prefill_s(
     peak_flops: float,
     bandwidth: float,
     io_bytes: float = 2.0,
+    row_s: float = 0.0,
 ) -> Array:
     """Time [s] of one layer's causal latent attention over prompt chunks, heads expanded [1].
 
     ``t0 + 2·heads·(qk + v)·pairs/(peak·compute_eff) + (Q and O of new, K and V of read)/(bandwidth·
-    memory_eff)``; an engine that stays in the latent reaches a lower ``compute_eff`` in this measure.
+    memory_eff) + row·new``; an engine that stays in the latent reaches a lower ``compute_eff`` in this measure.
 
     Args:
         new: tokens computed, summed over the chunks [tokens].
@@ -160,6 +168,7 @@ def mla_prefill_s(
         peak_flops: dense peak of the compute type [FLOP/s].
         bandwidth: memory bandwidth of the data sheet [bytes/s].
         io_bytes: bytes of one number of Q, K, V or O [bytes].
+        row_s: cost of a token computed, whatever the number of heads [s].
     """
     fixed, pair, per_new, per_read = mla_prefill_coefficients(
         heads=heads,
@@ -171,6 +180,7 @@ def mla_prefill_s(
         peak_flops=peak_flops,
         bandwidth=bandwidth,
         io_bytes=io_bytes,
+        row_s=row_s,
     )
     new = as_float(new)
     time = fixed + pair * as_float(pairs) + per_new * new + per_read * as_float(read)

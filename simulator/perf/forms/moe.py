@@ -4,11 +4,14 @@ References:
     [1] SGLang 0.5.10 and 0.5.14, the fused experts in Triton: their tiles come from a table shipped
         for a GPU, a number of experts on the rank and their width; shapes without one take 16-row
         tiles up to as many tokens as experts and 64-row ones from there on.
+    [2] E. Frantar et al., "MARLIN: mixed-precision auto-regressive parallel inference on large
+        language models", PPoPP 2025; as vLLM 0.24 and SGLang 0.5.14 run it for experts in int4, the
+        tile is the smallest of 8 to 64 rows that an expert's even share fills to nine tenths.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +25,22 @@ ACTIVATION_BYTES = 2.0
 
 DEFAULT_TILE = 64.0
 """Rows of the tile for shapes without a table of tiles and more tokens than experts [1]: see above."""
+
+
+TILE_FILL = 0.9
+"""Share of a tile an expert's even share of the pairs may fill before the next one is chosen [1]."""
+
+
+def chosen_tile(share: Size, tiles: Sequence[float]) -> Array:
+    """Rows of the smallest tile that an expert's even share of the pairs fills to nine tenths [1].
+
+    Args:
+        share: (token, expert) pairs of all ranks per expert of this one [1].
+        tiles: rows of the tiles there are, ascending [1].
+    """
+    rows = np.asarray(tiles, dtype=np.float64)
+    place = np.searchsorted(rows * TILE_FILL, as_float(share), side="right")
+    return np.asarray(rows[np.minimum(place, len(rows) - 1)], dtype=np.float64)
 
 
 def default_tiles(
@@ -70,6 +89,8 @@ def moe_terms(
     memory_eff: float,
     tile_rows: float,
     weight_bytes: float = 2.0,
+    tile: Size = 0.0,
+    even: Flags | bool = False,
     untuned: Flags | bool = False,
     untuned_compute: float = 1.0,
     untuned_memory: float = 1.0,
@@ -80,11 +101,21 @@ def moe_terms(
     """
     expert = 3.0 * as_float(hidden) * as_float(width)
     rows, touched = as_float(rows), as_float(touched)
-    whole = np.maximum(DEFAULT_TILE * touched, rows + 0.5 * DEFAULT_TILE * touched)
-    padded = np.where(untuned, whole, rows + tile_rows * touched)
+    whole = np.where(untuned, DEFAULT_TILE, as_float(tile))
+    some = rows + tile_rows * touched
+    padded = np.where(whole > 0.0, _whole_tiles(rows, touched, whole, even), some)
     flops_per_s = peak_flops * compute_eff * np.where(untuned, untuned_compute, 1.0)
     bytes_per_s = bandwidth * memory_eff * np.where(untuned, untuned_memory, 1.0)
     return 2.0 * padded * expert / flops_per_s, touched * expert * weight_bytes / bytes_per_s
+
+
+def _whole_tiles(rows: Array, touched: Array, tile: Array, even: Flags | bool) -> Array:
+    """Rows when each expert's fill whole tiles: exactly of even loads, in expectation of others."""
+    size = np.maximum(tile, 1.0)
+    rows, touched, size = np.broadcast_arrays(rows, touched, size)
+    filled = np.divide(rows, touched * size, out=np.zeros(rows.shape), where=touched > 0.0)
+    count = np.where(even, np.ceil(filled), np.maximum(1.0, filled + 0.5))
+    return np.asarray(touched * size * count, dtype=np.float64)
 
 
 def moe_gemm_s(
@@ -105,6 +136,8 @@ def moe_gemm_s(
     own_passes: float,
     all_passes: float,
     weight_bytes: float = 2.0,
+    tile: Size = 0.0,
+    even: Flags | bool = False,
     untuned: Flags | bool = False,
     untuned_compute: float = 1.0,
     untuned_memory: float = 1.0,
@@ -118,7 +151,8 @@ def moe_gemm_s(
     ``own_passes`` times for the rank's own (token, expert) pairs and ``all_passes`` times for those
     of all ranks, which kernels that sort, clear and sum without knowing whose pairs they are go
     through. Shapes that nobody tuned tiles for keep a share of both efficiencies and pad each expert
-    to ``DEFAULT_TILE`` rows at least, by half a tile on average [1].
+    to whole tiles of ``DEFAULT_TILE`` rows, by half a tile on average [1]; so do kernels with a
+    ``tile`` of their own choice [2].
 
     Args:
         rows: (token, expert) pairs this rank computes [1].
@@ -138,6 +172,9 @@ def moe_gemm_s(
             ``2·hidden + 3·width`` numbers, at the bandwidth of the data sheet [1].
         all_passes: passes over ``hidden + width`` numbers of every pair of all ranks [1].
         weight_bytes: bytes of one weight, scales included [bytes].
+        tile: rows of the tile an expert's rows fill whole ones of (``chosen_tile``) [1]; 0: they
+            are padded by ``tile_rows``.
+        even: where all experts visited get as many rows as the next.
         untuned: where the default tile runs (``default_tiles``).
         untuned_compute: share of ``compute_eff`` it keeps [1].
         untuned_memory: share of ``memory_eff`` it keeps [1].
@@ -160,6 +197,8 @@ def moe_gemm_s(
         memory_eff=memory_eff,
         tile_rows=tile_rows,
         weight_bytes=weight_bytes,
+        tile=tile,
+        even=even,
         untuned=untuned,
         untuned_compute=untuned_compute,
         untuned_memory=untuned_memory,

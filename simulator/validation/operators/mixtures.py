@@ -10,7 +10,7 @@ from hwprofiles import GpuProfile, KernelFamily
 from simulator.perf.fits.kernel import Kernel, Sheet, values_of
 from simulator.perf.fits.mla import MLA_DECODE, MLA_PREFILL
 from simulator.perf.fits.moe import MOE
-from simulator.perf.fits.tiles import marked
+from simulator.perf.fits.tiles import marked, tiled
 
 Array = npt.NDArray[np.float64]
 
@@ -64,6 +64,8 @@ def times(
         return np.full(len(rows), np.nan), f"no {operator} parameters in {kind} for {family.name}"
     rows, tuned = _complete(rows), getattr(params, "tuned", None)
     rows = rows if tuned is None else marked(rows, tuned)
+    tiles = getattr(params, "tiles", None)
+    rows = rows if tiles is None else tiled(rows, tiles)
     return KERNELS[operator].predict(rows, sheet, values_of(params)), ""
 
 
