@@ -3,7 +3,7 @@
 import pytest
 
 from simulator.engine_profiles import load_engine
-from simulator.report.settings import settings_block
+from simulator.report.settings import settings_block, shared_settings_block
 from simulator.scenario import Scenario
 from simulator.scenario.settings import Settings
 
@@ -45,6 +45,15 @@ def test_what_the_scenario_sets_says_what_it_would_be():
     assert "decode max_num_batched_tokens 512 (otherwise 8,192)" in rows["set otherwise"]
     assert "c0_s 1.00 ms (otherwise 700 µs)" in rows["set otherwise"]
     assert "first_token" not in rows["trtllm's profile"]
+
+
+def test_sides_say_once_what_they_share():
+    ours = settings("engine=vllm", "pools.prefill.block_tokens=32")
+    block = shared_settings_block({"one": ours, "two": settings("engine=vllm")})
+    rows = dict(block.rows)
+    assert "max_num_batched_tokens 8,192" in rows["vllm's profile"]
+    assert rows["vllm's profile, two"] == "block_tokens 16"
+    assert rows["set otherwise, one"] == "prefill block_tokens 32 (otherwise 16)"
 
 
 def test_without_an_engine_all_are_defaults():

@@ -20,7 +20,7 @@ from simulator.report.block import Block, Verdict
 from simulator.report.files import json_text, write_requests
 from simulator.report.names import METRIC_LABELS, PART_LABELS, layout_label, link_label, pool_label
 from simulator.report.results import footer
-from simulator.report.settings import settings_block
+from simulator.report.settings import shared_settings_block
 from simulator.report.terminal import print_verdicts, table
 from simulator.report.text import (
     MISSING,
@@ -61,10 +61,8 @@ def print_comparison(out: Console, comparison: Comparison) -> None:
 
 def blocks(comparison: Comparison) -> tuple[Block, ...]:
     """What was compared, the numbers side by side, and what was screened."""
-    settings = [
-        settings_block(side.run.deployment.settings, name) for name, side in _sides(comparison)
-    ]
-    found = [_layouts(comparison), *settings, _numbers(comparison)]
+    settings = {name: side.run.deployment.settings for name, side in _sides(comparison)}
+    found = [_layouts(comparison), shared_settings_block(settings), _numbers(comparison)]
     if comparison.disaggregated.summary.classes:
         found.append(_classes(comparison))
     if comparison.screening:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from simulator.report.block import Block
 from simulator.report.text import count, seconds
@@ -16,19 +16,42 @@ def settings_block(settings: Settings, of: str = "") -> Block:
         settings: of the deployment.
         of: whose they are, where a report has several.
     """
-    engine = settings.engine
+    return _block(f"Engine settings{' of ' + of if of else ''}", {"": settings})
+
+
+def shared_settings_block(sides: Mapping[str, Settings]) -> Block:
+    """The same of several deployments: what they share once, then what each has of its own.
+
+    Args:
+        sides: settings by the name of the side.
+    """
+    return _block("Engine settings", sides)
+
+
+def _block(title: str, sides: Mapping[str, Settings]) -> Block:
+    first = next(iter(sides.values()))
     labels: dict[Origin, str] = {
-        "engine": f"{engine}'s profile",
+        "engine": f"{first.engine}'s profile",
         "default": "defaults",
         "set": "set otherwise",
     }
     rows = []
     for origin, label in labels.items():
-        if found := settings.of(origin):
-            rows.append((label, ", ".join(_items(found, settings))))
-    title = f"Engine settings{' of ' + of if of else ''}"
-    note = settings.description or "No engine is named (engine: vllm, sglang, trtllm or a file)."
+        items = {name: list(_items(s.of(origin), s)) for name, s in sides.items()}
+        shared = [
+            text for text in next(iter(items.values())) if all(map(_has(text), items.values()))
+        ]
+        if shared:
+            rows.append((label, ", ".join(shared)))
+        for name, texts in items.items():
+            if own := [text for text in texts if text not in shared]:
+                rows.append((f"{label}, {name}", ", ".join(own)))
+    note = first.description or "No engine is named (engine: vllm, sglang, trtllm or a file)."
     return Block(title, (), tuple(rows), note)
+
+
+def _has(text: str) -> Callable[[list[str]], bool]:
+    return lambda texts: text in texts
 
 
 def _items(found: tuple[Setting, ...], everything: Settings) -> Iterator[str]:

@@ -141,7 +141,7 @@ DECODE = Kernel(
         Bound("memory_eff", 0.85, 0.05, 1.5),
     ),
     HEADS,
-    ("batch", "kv_len", "n_heads", "n_kv_heads"),
+    ("batch", "kv_len", "n_heads", "n_kv_heads", "head_dim"),
     decode_seconds,
     cold_long_kv,
 )
