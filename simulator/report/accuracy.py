@@ -43,8 +43,8 @@ parameters were chosen. Tables of your own in the same schema: `xpyd validate --
 | `mla_decode`, `mla_prefill` | `kv_dtype, batch, n_heads` and `kv_len` or `isl`; DeepSeek-V3's widths |
 
 Kernels are scored where the tables measure what a server does: weights (of experts: of those visited)
-and KV over 1.5 L2 caches (or KV under 2 MB), n and k from 1k to 60k, contexts of any length, prompts of
-128 tokens and more, grouped-query heads of 128, custom all-reduces of 8 KB to 8 MB. Outside, predictions
+and KV over 1.5 L2 caches (or KV under 2 MB), n and k from 1k to 60k, contexts of any length (latent
+attention: of 128 tokens and more), prompts of 128 tokens and more, grouped-query heads of 128, custom all-reduces of 8 KB to 8 MB. Outside, predictions
 carry the flag *extrapolated*.
 """
 
