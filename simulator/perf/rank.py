@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from simulator.perf.attention import DecodePiece
+from simulator.perf.decode import DecodePiece
 from simulator.perf.forms import Array, Size
 from simulator.perf.graphs import Graphs
 from simulator.perf.operators import Operators

@@ -16,7 +16,7 @@ import pandas as pd
 from hwprofiles import BusAllReduce, GpuProfile, KernelFamily, NvlinkAllReduce
 from simulator.model import Format
 from simulator.perf import forms
-from simulator.perf.attention import decode_args
+from simulator.perf.decode import decode_args
 from simulator.perf.fabric import bus_all_reduce_s, nvlink_all_reduce_s
 from simulator.perf.fits.attention import SHORTEST
 from simulator.perf.kernels import (
