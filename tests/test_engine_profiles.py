@@ -170,3 +170,9 @@ def test_costs_grow_with_layers_of_experts_and_doublings_of_gpus() -> None:
     assert engine.latency_s(1) == engine["front_s"]
     assert engine.latency_s(8) == pytest.approx(engine["front_s"] + 3 * engine["front_gpu_s"])
     assert load_engine("vllm").step_s(10_000, "bf16") == 0.0  # never below nothing
+
+
+def test_a_balance_needs_ranks_that_evict_nobody() -> None:
+    pool: dict[str, Any] = {"gpu": "h200", "scheduler": "trtllm", "attention_balance": {}}
+    with pytest.raises(ScenarioError, match="no effect in a pool with attention_dp 1"):
+        Scenario.from_dict({**RAW, "pools": {"colocated": pool}})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from simulator.engine import simulate_deployment
 from simulator.run import Run
-from simulator.scenario.deployment import Deployment, PoolPlan
+from simulator.scenario.deployment import Balance, Deployment, PoolPlan
 from simulator.workload import Requests
 from tests.engine_kit import INF, KINDS, deployment, grouped, link, pool, requests, table
 
@@ -88,6 +88,7 @@ SERVER = st.fixed_dictionaries(
         "ranks": st.sampled_from([1, 1, 2, 3, 4]),
         "order": st.sampled_from(ORDERS),
         "overlap": st.booleans(),
+        "balance": st.sampled_from([None, Balance(1, 0), Balance(7, 0), Balance(30, 3)]),
     }
 )
 
@@ -96,6 +97,7 @@ def server(role: str, k: Knobs, kind: str = "plain") -> PoolPlan:
     plain = table(host_s=k["host_s"], max_seqs=k["max_seqs"], per_kv=k["per_kv"])
     steps = grouped(plain, kind, k["ranks"])
     units = max(g.units for g in steps.groups)
+    balances = role == "colocated" and k["ranks"] > 1 and k["order"].get("reserve_output")
     return pool(
         role,
         table=steps,
@@ -103,6 +105,7 @@ def server(role: str, k: Knobs, kind: str = "plain") -> PoolPlan:
         max_num_batched_tokens=k["budget"],
         instances=k["instances"],
         overlap=k["overlap"],
+        balance=k["balance"] if balances else None,
         **k["order"],
         block_tokens=k["block"],
         capacity_blocks=-(-k["capacity_tokens"] // k["block"]) * units,
@@ -182,6 +185,22 @@ def test_colocated_strides_equal_steps(
 ) -> None:
     d = deployment(server("colocated", k, kind), prefill_router=router, router_latency_s=latency_s)
     assert_same(*both(d, w))
+
+
+@settings(COMMON, max_examples=20)
+@given(
+    k=SERVER,
+    w=workloads(longest=60),
+    ranks=st.sampled_from([2, 3]),
+    balance=st.sampled_from([Balance(1, 0), Balance(7, 0), Balance(30, 3)]),
+    chunked=st.booleans(),
+)
+def test_balanced_ranks_are_the_same_by_strides_and_by_steps(
+    k: Knobs, w: Requests, ranks: int, balance: Balance, chunked: bool
+) -> None:
+    order = {"scheduler": "trtllm", "reserve_output": True, "chunked": chunked}
+    k = k | {"ranks": ranks, "balance": balance, "order": order}
+    assert_same(*both(deployment(server("colocated", k)), w))
 
 
 @settings(max_examples=35, deadline=None, derandomize=True)

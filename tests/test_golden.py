@@ -10,7 +10,7 @@ import pytest
 from simulator.engine import simulate_deployment
 from simulator.perf.table import AttentionGroupPlan, AttentionPiece, StepPiece, StepTable
 from simulator.run import Run
-from simulator.scenario.deployment import Deployment
+from simulator.scenario.deployment import Balance, Deployment
 from tests.engine_kit import deployment, link, plain_table, pool, requests
 
 ROUND = plain_table(
@@ -381,3 +381,27 @@ def test_room_that_appears_while_it_is_asked_for(reference: bool) -> None:
     )
     assert ms(run, "prefill_start_s") == [0.0, 59.0, 77.0]
     assert ms(run, "last_token_s") == [59.0, 111.0, 133.0]
+
+
+@both_paths
+def test_prompts_wait_until_every_rank_has_one(reference: bool) -> None:
+    """Two ranks, 10 + m ms on the slower one, balanced: a wait ends after three steps.
+
+    0–30     r0 (20) on rank 0 and r1 (15) on rank 1 start at once: nobody decodes
+    r2 (30) arrives at 12; both ranks hold one request, rank 1 the fewer tokens: it goes there
+    30–41, 41–52, and at 52 the third boundary at which rank 0 has no prompt: 52–93 (11 beside 41)
+    r3 (25) arrives at 60, goes to rank 0, which holds one request; rank 1 has no prompt at 93
+    93–105–117 two decode on rank 1 (10 + 2): r3 waits at two boundaries and starts at the third
+    """
+    plan = pool(
+        "colocated",
+        table=round_table(ranks=2, joint_s=[0.0] * 4000),
+        scheduler="trtllm",
+        balance=Balance(3, 0),
+    )
+    run = simulate_deployment(
+        deployment(plan),
+        requests([0.0, 0.0, 0.012, 0.060], [20, 15, 30, 25], 20),
+        reference=reference,
+    )
+    assert ms(run, "prefill_start_s") == [0.0, 0.0, 52.0, 117.0]

@@ -130,7 +130,7 @@ def schedule_chunks(batch: Batch, t: float) -> None:
     if batch.admit:
         budget = start_chunks(batch, t, batch.evicted, budget)
         budget = admit_landed(batch, t, budget)
-        if not batch.evicted:
+        if not batch.evicted and not batch.held:
             start_chunks(batch, t, batch.waiting, budget)
 
 

@@ -67,6 +67,7 @@ class Batch:
         paused: the decoding sequences do not take part in the step under way.
         t0: when that step began [s].
         plain: a transfer is promised the blocks of its tokens, one unit each.
+        held: no prompt may start at this boundary.
     """
 
     __slots__ = (  # noqa: RUF023 -- as grouped in the constructor
@@ -74,7 +75,7 @@ class Batch:
         "n", "batch", "kv", "sums", "groups", "heap", "running", "partial", "admissions",
         "landed", "waiting", "evicted", "pending_tokens",
         "chunks", "spans", "chunked", "admit", "joined", "started", "released",
-        "whole", "reserves", "policy", "paused", "t0", "plain",
+        "whole", "reserves", "policy", "paused", "t0", "plain", "held",
     )  # fmt: skip
 
     def __init__(
@@ -118,6 +119,7 @@ class Batch:
         self.paused = False
         self.t0 = 0.0
         self.plain = plan.footprint.plain and not self.reserves
+        self.held = False
 
     # ------------------------------------------------------------------ newcomers
 
@@ -126,6 +128,18 @@ class Batch:
         if self.reserves:
             return self.ledger.units_for(request.prompt_tokens + request.output_tokens)
         return self.ledger.units_for(tokens)
+
+    def could_start(self) -> bool:
+        """Whether a prompt would be computed at this boundary if none were held (orders that reserve)."""
+        budget = self.budget - self.batch
+        if self.partial:
+            return True
+        if not self.waiting or budget <= 0 or len(self.running) >= self.max_seqs:
+            return False
+        r = self.waiting[0]
+        if self.whole and r.prompt_tokens > budget:
+            return False
+        return self.ledger.units_for(r.prompt_tokens + r.output_tokens) <= self.ledger.free
 
     def promise(self, units: int, tokens: int) -> None:
         """Promise ``units`` for the ``tokens`` of a transfer; they are never taken back."""

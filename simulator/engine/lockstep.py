@@ -3,7 +3,7 @@
 Each rank holds its own sequences and their KV and runs the scheduler for itself; the experts are
 spread over all ranks, so that every layer ends with all of them meeting. A step takes as long as its
 slowest rank, plus what the ranks do jointly; a rank without work takes part for nothing. Every
-boundary is one of all ranks. A newcomer goes to the rank with the fewest outstanding tokens, equal
+boundary is one of all ranks. With a balance prompts wait for one another (``engine.balance``). A newcomer goes to the rank with the fewest outstanding tokens, equal
 ones to the lowest, and stays there.
 """
 
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from simulator.engine.admission import take_back
+from simulator.engine.balance import Balancer
 from simulator.engine.clock import Clock
 from simulator.engine.core import Batch, Line
 from simulator.engine.hooks import Hooks
@@ -24,7 +26,7 @@ from simulator.units import tie_s
 class LockStepInstance(Strider):
     """One decode or colocated instance of several ranks; arguments as ``BatchInstance``."""
 
-    __slots__ = ("ranks",)
+    __slots__ = ("balancer", "ranks")
 
     def __init__(
         self,
@@ -39,12 +41,13 @@ class LockStepInstance(Strider):
         self.ranks = tuple(
             Batch(index, plan, hooks, log, first_token) for _ in range(plan.table.ranks)
         )
+        self.balancer = None if plan.balance is None else Balancer(plan.balance)
 
     # ------------------------------------------------------------------ newcomers
 
     def enqueue(self, request: Request, t_s: float) -> None:
         """A request arrives to be prefilled and decoded here."""
-        request.rank = rank = self._least(range(len(self.ranks)), t_s)
+        request.rank = rank = self._least(self._open(t_s), t_s)
         batch = self.ranks[rank]
         batch.pending_tokens += request.prompt_tokens
         self._arrives(batch, batch.waiting, request, t_s)
@@ -55,6 +58,18 @@ class LockStepInstance(Strider):
         self._arrives(batch, batch.landed, request, t_s)
 
     # ------------------------------------------------------------------ reading, mid-stride
+
+    def _open(self, t_s: float) -> Iterable[int]:
+        """Ranks a newcomer may go to: with TensorRT-LLM none with more requests than needed."""
+        ranks = range(len(self.ranks))
+        if self.plan.scheduler != "trtllm":
+            return ranks
+        self.sync(t_s)
+        held = [len(b.running) + len(b.waiting) + len(b.evicted) for b in self.ranks]
+        for _, batch, _, _ in self.staged:
+            held[self.ranks.index(batch)] += 1
+        most = max(-(-(sum(held) + 1) // len(held)), *held)
+        return [rank for rank in ranks if held[rank] < most]
 
     def _passed(self, t_s: float) -> int:
         """Steps of the stride under way that have ended at ``t_s``, a boundary due taken first."""
@@ -112,6 +127,8 @@ class LockStepInstance(Strider):
         self.woken = False
         self.k = 0
         self.version += 1
+        if self.balancer is not None:
+            self.balancer.passed(k - 1)
         rows = [batch.advance(t, k, self.t0 + d0) for batch in self.ranks]
         buffer = self.log.buffer
         buffer.extend((self.index, self.t0, t, k, *map(sum, zip(*rows, strict=True)), d0))
@@ -123,17 +140,31 @@ class LockStepInstance(Strider):
         """Decide what the step that starts at ``t`` does on each rank, and how many follow."""
         self.t0 = t
         self.wake_s = NEVER
-        for batch in self.ranks:
-            batch.schedule(t)
+        self._schedule(t)
         if self.staged and not any(batch.batch or batch.chunks for batch in self.ranks):
             self._unstage(t)  # nothing runs: nothing to wait for
             self.woken = True
-            for batch in self.ranks:
-                batch.schedule(t)
+            self._schedule(t)
         self._plan(t)
 
+    def _schedule(self, t: float) -> None:
+        balancer = self.balancer
+        if balancer is not None:
+            held = balancer.holds(self.ranks)
+            for batch in self.ranks:
+                batch.held = held
+        for batch in self.ranks:
+            batch.schedule(t)
+
     def _again(self, batch: Batch) -> None:
-        batch.schedule(self.t0)
+        if self.balancer is None:
+            batch.schedule(self.t0)
+        else:  # what one rank has decides for all
+            for other in self.ranks:
+                if other is not batch:
+                    take_back(other)
+            self.balancer.undo()
+            self._schedule(self.t0)
         self._plan(self.t0)
 
     def _plan(self, t: float) -> None:
@@ -166,6 +197,8 @@ class LockStepInstance(Strider):
         if joint is not None:
             joint_s = joint[sum(batch.batch for batch in working)]
         k = min(batch.steps() for batch in working)
+        if self.balancer is not None and any(batch.held and batch.waiting for batch in self.ranks):
+            k = min(k, self.balancer.steps())
         lines: list[Line] = [(table.host_s, 0.0)]
         for batch in working:
             lines.extend(

@@ -44,6 +44,8 @@ class ReferenceInstance:
         self.ranks = [
             rank_of(plan)(index, plan, hooks, log, first_token) for _ in range(plan.table.ranks)
         ]
+        self.counts = [0, 0]  # boundaries prompts waited for a rank without, for more on every rank
+        self.counts_before = [0, 0]
         self.stepping = False
         self.waking = False
         self.woken = False
@@ -56,10 +58,18 @@ class ReferenceInstance:
         """A request arrives to be prefilled and decoded here."""
         if len(self.ranks) > 1:
             self.sync(t_s)
-            tokens = [rank.tokens() for rank in self.ranks]
-            request.rank = tokens.index(min(tokens))
+            able = [rank for rank in self.ranks if self._takes(rank)]
+            request.rank = self.ranks.index(min(able, key=ReferenceRank.tokens))
         rank = self.ranks[request.rank]
         self._arrives(rank, "waiting", request, t_s)
+
+    def _takes(self, rank: ReferenceRank) -> bool:
+        """Whether the newcomer may go to this rank."""
+        if self.plan.scheduler != "trtllm":
+            return True
+        counts = [each.requests() for each in self.ranks]
+        even = (sum(counts) + len(counts)) // len(counts)  # of one more, rounded up
+        return rank.requests() < max(even, max(counts))
 
     def land(self, request: Request, t_s: float) -> None:
         """A request's KV has arrived."""
@@ -79,13 +89,18 @@ class ReferenceInstance:
         """If the current step began at this very instant, take the rank's admissions back."""
         tie = tie_s(t)
         if self.stepping and self.t_end > t + tie and t <= self.t0 + tie:
-            rank.restore()
+            for each in [rank] if self.plan.balance is None else self.ranks:
+                each.restore()
             return True
         return False
 
     def _newcomer(self, rank: ReferenceRank, t: float, restart: bool) -> None:
         if restart:
-            rank.begin(self.t0)
+            if self.plan.balance is None:
+                rank.begin(self.t0)
+            else:
+                self.counts = list(self.counts_before)
+                self._decide(self.t0)
             self._step(self.t0)
         elif not self.stepping and not self.waking:
             self.waking = True
@@ -151,14 +166,43 @@ class ReferenceInstance:
 
     def _begin(self, t: float) -> None:
         self.t0 = t
-        for rank in self.ranks:
-            rank.begin(t)
+        self._decide(t)
         if not any(rank.batch for rank in self.ranks) and any(r.staged for r in self.ranks):
             self.woken = True
             for rank in self.ranks:
                 rank.unstage(t)
-                rank.begin(t)
+            self._decide(t)
         self._step(t)
+
+    def _decide(self, t: float) -> None:
+        if self.plan.balance is not None:
+            held = self._held()
+            for rank in self.ranks:
+                rank.held = held
+        for rank in self.ranks:
+            rank.begin(t)
+
+    def _held(self) -> bool:
+        """Whether prompts wait at this boundary, and how long they have."""
+        rule = self.plan.balance
+        assert rule is not None
+        self.counts_before = list(self.counts)
+        decoding = [sum(s.decoding for s in rank.batch) for rank in self.ranks]
+        room = all(n < self.plan.max_num_seqs for n in decoding)
+        if room and all(rank.has_prompt() for rank in self.ranks):
+            self.counts[0] = 0
+            if not all(decoding):
+                return False
+            if self.counts[1] < rule.batching_wait_iters:
+                self.counts[1] += 1
+                return True
+            self.counts[1] = 0
+            return False
+        self.counts[0] += 1
+        if self.counts[0] >= rule.timeout_iters or not all(decoding):
+            self.counts[0] = 0
+            return False
+        return True
 
     def _step(self, t: float) -> None:
         if any(rank.batch for rank in self.ranks):

@@ -59,6 +59,7 @@ class ReferenceRank:
         self.promised: list[tuple[int, int]] = []  # (units, tokens) of transfers not yet landed
         self.admit = True
         self.released = False
+        self.held = False
         self.fresh: list[Request] = []  # landed requests that joined at this boundary
         self.before: Snapshot = ([], [], [], [])
         trtllm = plan.scheduler == "trtllm"
@@ -77,6 +78,10 @@ class ReferenceRank:
         for r in (*partial, *self.landed, *self.waiting, *self.evicted, *staged):
             tokens += r.prompt_tokens + r.emitted
         return tokens
+
+    def requests(self) -> int:
+        """Requests that run or wait here."""
+        return len(self.batch) + len(self.waiting) + len(self.evicted) + len(self.staged)
 
     def has_room(self, request: Request, tokens: int) -> bool:
         """Whether blocks for a transfer of ``tokens`` can be promised."""
@@ -238,10 +243,22 @@ class ReferenceRank:
         if self.admit:
             budget = self._admit_chunks(t, self.evicted, budget)
             budget = self._admit_landed(t, budget)
-            if not self.evicted:
+            if not self.evicted and not self.held:
                 self._admit_chunks(t, self.waiting, budget)
         if not self.batch:
             self.admit = True
+
+    def has_prompt(self) -> bool:
+        """Whether a prompt would be computed in a step that begins now, were none held."""
+        decoding = [s for s in self.batch if s.decoding]
+        if len(decoding) < len(self.batch):
+            return True
+        budget = self.plan.max_num_batched_tokens - len(decoding)
+        for r in self.waiting[:1]:
+            fits = self.units(r.prompt_tokens + r.output_tokens) <= self.free()
+            whole = r.prompt_tokens <= budget or (budget > 0 and not self.whole)
+            return fits and whole and len(decoding) < self.plan.max_num_seqs
+        return False
 
     def _evict(self, t: float) -> None:
         s = self.batch.pop()

@@ -17,7 +17,7 @@ from simulator.perf.memory import units
 from simulator.perf.precision import Precision
 from simulator.perf.step import C0_S, StepModel
 from simulator.perf.table import StepTable
-from simulator.scenario.deployment import Deployment, LinkPlan, PoolPlan
+from simulator.scenario.deployment import Balance, Deployment, LinkPlan, PoolPlan
 from simulator.scenario.draw import check_trace_files, longest_prompt
 from simulator.scenario.precision import precision_of
 from simulator.scenario.problem import Problem, at
@@ -110,6 +110,9 @@ def _pool(
         chunked=bool(pool.chunked),
         reserve_output=pool.reserve_output is not False,
         conservativeness=pool.schedule_conservativeness or 1.0,
+        balance=None
+        if pool.attention_balance is None
+        else Balance(**pool.attention_balance.model_dump()),
         # with pipeline stages engines schedule microbatch by microbatch
         overlap=bool(config.engine.overlap) and pool.pp == 1 and pool.role != "prefill",
     )

@@ -21,6 +21,19 @@ TransferMode = Literal["after_prefill", "layerwise"]
 
 
 @dataclass(frozen=True, slots=True)
+class Balance:
+    """How long prompts wait until every attention rank has one (TensorRT-LLM's ``enable_balance``).
+
+    Attributes:
+        timeout_iters: steps after which they start all the same, at least 1.
+        batching_wait_iters: further steps to wait for more once every rank has one.
+    """
+
+    timeout_iters: int
+    batching_wait_iters: int
+
+
+@dataclass(frozen=True, slots=True)
 class PoolPlan:
     """A pool of identical instances.
 
@@ -48,6 +61,7 @@ class PoolPlan:
             (GUARANTEED_NO_EVICT), not block by block (MAX_UTILIZATION).
         conservativeness: sglang: factor on the share of running requests' remaining output that
             admission expects (``--schedule-conservativeness``).
+        balance: trtllm, colocated, with attention ranks: prompts wait for one another; None: not.
         overlap: a step is scheduled when the one before begins: newcomers wait one step longer
             (not of a prefill pool).
     """
@@ -71,6 +85,7 @@ class PoolPlan:
     chunked: bool = False
     reserve_output: bool = True
     conservativeness: float = 1.0
+    balance: Balance | None = None
     overlap: bool = False
 
     @property

@@ -119,6 +119,7 @@ def _pool(name: str, pool: Pool, role: Role) -> Pool:
     else:
         update["nics_per_gpu"] = pool.nics_per_gpu or 1
     update |= _order_of_service(name, pool, role)
+    _check_balance(name, pool, role)
     return pool.model_copy(update=update)
 
 
@@ -143,6 +144,23 @@ def _order_of_service(name: str, pool: Pool, role: Role) -> dict[str, Any]:
         elif value is None:
             update[key] = default
     return update
+
+
+def _check_balance(name: str, pool: Pool, role: Role) -> None:
+    """Only where it has an effect: ranks of a colocated TensorRT-LLM instance that evicts nobody."""
+    wrong = (
+        f"a {role} pool"
+        if role != "colocated"
+        else f"a pool with scheduler {pool.scheduler or 'vllm_v1'}"
+        if pool.scheduler != "trtllm"
+        else "a pool with attention_dp 1"
+        if pool.attention_dp == 1
+        else "a pool with reserve_output: false"
+        if pool.reserve_output is False
+        else ""
+    )
+    if wrong:
+        _refuse(("pools", name, "attention_balance"), pool.attention_balance, wrong)
 
 
 def order_of_service(pool: Pool) -> dict[str, Any]:

@@ -69,6 +69,20 @@ class PrecisionBits(Section):
     ] = "dynamic"
 
 
+class AttentionBalance(Section):
+    """Prompts wait until every attention rank has one (TensorRT-LLM's ``attention_dp_config``)."""
+
+    timeout_iters: Annotated[
+        int, Field(ge=1, le=100_000, description="steps after which they start all the same")
+    ] = 50
+    batching_wait_iters: Annotated[
+        int,
+        Field(
+            ge=0, le=100_000, description="further steps to wait for more, once every rank has one"
+        ),
+    ] = 10
+
+
 class Pool(Section):
     """Identical instances."""
 
@@ -154,6 +168,13 @@ class Pool(Section):
         Field(
             description="trtllm only: room for prompt and output from admission on "
             "(GUARANTEED_NO_EVICT), not block by block (MAX_UTILIZATION); default: true"
+        ),
+    ] = None
+    attention_balance: Annotated[
+        AttentionBalance | None,
+        Field(
+            description="trtllm, colocated, attention_dp above 1: prompts wait until every rank "
+            "has one (enable_balance); default: they do not"
         ),
     ] = None
     nics_per_gpu: Annotated[

@@ -28,6 +28,8 @@ class Client:
         stream_interval: the server shows so many tokens at once: a client sees the first of them
             when it sees this many.
         memory_fraction: the server's, where it is not the engine's default.
+        balance: steps after which prompts stop waiting until every attention rank has one, and
+            further steps they then wait; None: they do not wait.
         note: what is inferred or set by the benchmark's script, in words.
     """
 
@@ -41,6 +43,7 @@ class Client:
     warmed_up: bool = False
     stream_interval: int = 1
     memory_fraction: float | None = None
+    balance: tuple[int, int] | None = None
     note: str = ""
 
 
@@ -54,8 +57,9 @@ INFERENCE_MAX_DSR1_TRT = Client(
     one_prompt_a_step=True,
     stream_interval=10,
     memory_fraction=0.75,
+    balance=(60, 0),
     note="the benchmark's script: stream_interval 10, max_num_tokens of one prompt, 0.75 of free "
-    "memory for KV",
+    "memory for KV, prompts wait until every attention rank has one",
 )
 """Settings of InferenceMAX's public ``benchmarks/dsr1_fp8_h200_trt_slurm.sh`` (2025)."""
 

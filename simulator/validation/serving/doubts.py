@@ -58,8 +58,8 @@ _DOUBTS = (
     ),
     (
         _one_rank_dp,
-        "the script sets attention_dp_config.enable_balance: prompts wait until every attention "
-        "rank has one, which is not modelled: TTFT is longer and TPOT shorter than predicted",
+        "the script sets attention_dp_config.enable_balance, and prompts are simulated to wait for "
+        "one another: TTFT is still 18 to 32 % longer than predicted",
     ),
     (
         _front_end_bound,

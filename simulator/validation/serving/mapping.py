@@ -214,6 +214,9 @@ def _pool(
             # prompts are computed whole: one must fit beside a full batch, or it would starve
             least = run.isl + pool["max_num_seqs"]
             pool["max_num_batched_tokens"] = max(budget, least)
+    if client.balance is not None and workers.attention_dp > 1:
+        timeout, batching = client.balance
+        pool["attention_balance"] = {"timeout_iters": timeout, "batching_wait_iters": batching}
     if client.memory_fraction is not None:
         pool["memory_fraction"] = client.memory_fraction
     return pool
