@@ -8,7 +8,7 @@ import pytest
 
 from simulator.errors import InputError
 from simulator.planner import Plan, confidence, plan
-from simulator.planner.result import COLUMNS
+from simulator.planner.evidence import COLUMNS
 from simulator.uncertainty import Factor
 from simulator.uncertainty.factors import STEP
 from tests.planner_kit import SPACE, TARGETS, short_runs, tiny

@@ -6,11 +6,12 @@ rate of collapse is bracketed. Every layout considered keeps the bound or interv
 """
 
 from simulator.planner.bench import Progress
+from simulator.planner.evidence import COLUMNS, Evaluated
 from simulator.planner.headroom import Headroom
 from simulator.planner.inventory import Inventory, inventory_names
 from simulator.planner.layout import Layout, Shape
 from simulator.planner.planning import plan
-from simulator.planner.result import COLUMNS, Evaluated, Plan
+from simulator.planner.result import Plan
 from simulator.planner.saved import save_scenarios
 from simulator.planner.space import Space
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from simulator.analysis import analyze
 from simulator.analysis.measured import Measured, measured, operating
+from simulator.planner.evidence import Evaluated
 from simulator.planner.layout import Layout
-from simulator.planner.result import Evaluated, Plan
+from simulator.planner.result import Plan
 from simulator.planner.trial import Question
 from simulator.scenario.settings import Settings
 from simulator.workload import Requests

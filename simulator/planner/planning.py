@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from simulator.planner.bench import Bench, Progress
 from simulator.planner.bounds import FamilyBound, family_bound, rejection
 from simulator.planner.candidate import Candidate
 from simulator.planner.confidence import Confidence, confidence
+from simulator.planner.evidence import Evaluated
 from simulator.planner.footing import with_footing
 from simulator.planner.headroom import Headroom, headroom
 from simulator.planner.inventory import DEFAULT_LINK, Inventory
 from simulator.planner.ledger import Ledger
-from simulator.planner.result import Evaluated, Plan
+from simulator.planner.result import Plan, with_confidence
 from simulator.planner.search import Search
 from simulator.planner.sizes import cut, kind_of
 from simulator.planner.space import Limits, Space, check_size, families, members
@@ -376,23 +377,6 @@ class _Planner:
         if self.rate_rps is None:
             return None
         return self.rate_rps * float(self.sample.output_tokens.mean())
-
-
-def with_confidence(plan: Plan, sure: Confidence) -> Plan:
-    """The plan with the probability that its finalists hold, in its verdict and its evidence."""
-
-    def told(found: Evaluated | None) -> Evaluated | None:
-        return None if found is None else replace(found, holds_in_draws=sure.holds(found.layout))
-
-    return replace(
-        plan,
-        confidence=sure,
-        verdict=f"{plan.verdict} {sure.sentence()}",
-        winner=told(plan.winner),
-        disaggregated_best=told(plan.disaggregated_best),
-        colocated_best=told(plan.colocated_best),
-        rows=tuple(replace(row, holds_in_draws=sure.holds(row.layout)) for row in plan.rows),
-    )
 
 
 def _of(made: dict[int, Evaluated], c: Candidate | None) -> Evaluated | None:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.errors import InputError
+from simulator.planner.evidence import Evaluated
 from simulator.planner.inventory import Inventory
 from simulator.planner.ledger import SCENARIO, read_request, replace_text, write_request
-from simulator.planner.result import Evaluated, Plan
+from simulator.planner.result import Plan
 from simulator.planner.space import Space
 from simulator.planner.trial import Question
 from simulator.scenario import SLO, ClassSLO, Scenario
