@@ -91,6 +91,13 @@ def test_shapes_smaller_than_measured_are_outside_too():
     assert "weights of 512 rows, measured from 1,536" in sentences([gemm])[0]
 
 
+def test_large_messages_are_said_in_whole_megabytes():
+    (reduce,) = (f for f in prefilled(model_on(tp=8), 120_000.0) if f.operator == "all_reduce")
+    assert "messages of 983 MB, measured to 8.39 (" in sentences([reduce])[0]
+    (reduce,) = (f for f in prefilled(model_on(tp=8), 250_000.0) if f.operator == "all_reduce")
+    assert "messages of 2,048 MB, measured to 8.39 (" in sentences([reduce])[0]
+
+
 def test_what_was_not_measured_is_told_apart():
     borrowed = {f.operator: f.why for f in prefilled(model_on(gpu="h100_pcie"), 1000.0)}
     assert borrowed["gemm"] == borrowed["prefill_attention"] == "borrowed"

@@ -304,5 +304,5 @@ def _said(size: Outside) -> str:
 
 def _number(value: float, size: Outside) -> str:
     if size.name == "bytes":
-        return f"{value / 1e6:,.3g}"
+        return f"{value / 1e6:,.0f}" if value >= 1e8 else f"{value / 1e6:.3g}"
     return f"{value:,.0f}"
