@@ -253,6 +253,7 @@ class StrideLog:
         self._fold(rows)
 
     def _fold(self, rows: FloatArray) -> None:
+        _check_intervals(rows)
         instance = rows[:, 0].astype(np.int64)
         t0, t1, steps, batch, kv, new, pairs, read, sampled, fresh, blocks = rows[:, 1:12].T
         busy = t1 - t0
@@ -307,3 +308,16 @@ class StrideLog:
         if self.kept is None:
             return None
         return np.concatenate(self.kept) if self.kept else np.zeros((0, N_STRIDE))
+
+
+def _check_intervals(rows: FloatArray) -> None:
+    """Refuse a stride that does not end, or ends before it begins: a fault of the engine.
+
+    Raises:
+        RuntimeError: the whole row, for a report.
+    """
+    forward = (rows[:, 2] >= rows[:, 1]) & np.isfinite(rows[:, 2])
+    if not forward.all():
+        row = rows[int(np.argmin(forward))].tolist()
+        named = ", ".join(f"{key} {x:g}" for key, x in zip(STRIDE_COLUMNS, row, strict=True))
+        raise RuntimeError(f"a stride runs backwards or never ends ({named}); this is a bug")

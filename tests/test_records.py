@@ -132,3 +132,11 @@ def test_mixed_steps_count_their_chunks():
     assert t["pairs"] == [0.0, 1550.0]
     assert t["kv_token_steps"] == [0.0, 350.0]
     assert t["rows"] == [0.0, 3.0]
+
+
+@pytest.mark.parametrize("t1", [-0.5, float("inf")])
+def test_a_stride_that_runs_backwards_is_a_fault_with_its_row(t1):
+    log = StrideLog(1, 1.0, keep=False)
+    log.buffer.extend(row(t1=t1, steps=2, batch=3))
+    with pytest.raises(RuntimeError, match=r"backwards or never ends \(instance 0, .* batch 3"):
+        log.flush()
