@@ -5,8 +5,10 @@ Every number in it comes from ``xpyd validate`` on rows that come with the proje
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from functools import cache
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,8 @@ WRONG = """## Where the model is wrong
   `engine.host_s`, or calibrate with your own runs.
 - **GPUs nobody measured** borrow efficiencies; the table above says what that costs.
 """
+
+MADE_FROM = "Made from profiles and measurements with the fingerprint `{}`."
 
 Section = Callable[[], str]
 
@@ -211,11 +215,28 @@ SECTIONS: tuple[Section, ...] = (
 )
 
 
+def fingerprint() -> str:
+    """Hash of every file of numbers the page depends on: profiles, engines, measurements."""
+    simulator, hardware = resources.files("simulator"), resources.files("hwprofiles")
+    folders = (
+        hardware / "gpus",
+        hardware / "links",
+        hardware / "measurements",
+        simulator / "engine_profiles",
+        simulator / "validation" / "data",
+    )
+    digest = hashlib.sha256()
+    for folder in folders:
+        for file in sorted(folder.iterdir(), key=lambda f: f.name):
+            if file.name.endswith((".yaml", ".parquet")):
+                digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def document(sections: Iterable[Section] = SECTIONS) -> str:
     """The whole page."""
-    return (
-        "\n\n".join((INTRO.rstrip(), *(section() for section in sections), WRONG.rstrip())) + "\n"
-    )
+    parts = (INTRO.rstrip(), *(section() for section in sections), WRONG.rstrip())
+    return "\n\n".join((*parts, MADE_FROM.format(fingerprint()))) + "\n"
 
 
 if __name__ == "__main__":
