@@ -64,7 +64,7 @@ def test_mean_wait_is_that_of_md1_and_mm1(load: float, service: str) -> None:
     means, expected = [], []
     for seed in range(12):
         rng = np.random.default_rng(100 + seed)
-        n = 15_000
+        n = 8_000
         if service == "D":
             prompt = np.full(n, 2000)
         else:

@@ -72,26 +72,20 @@ def _check(folder: Path, whole: Plan) -> None:
     assert json.loads((folder / "plan.json").read_text()) == whole.to_dict()
 
 
-def _killed(folder: Path, kills: int, seed: int, jobs: int) -> None:
+def _killed(folder: Path, kills: int, seed: int) -> None:
     random.seed(seed)
     for k in range(kills):
-        process = _start(folder, "new" if k == 0 else "resume", jobs)
+        process = _start(folder, "new" if k == 0 else "resume", jobs=1 + k % 2)
         # a kill before the question is stored would leave nothing to resume
         rows = 1 if k == 0 else len(_rows(folder)) + 1
         _kill_after(process, folder, rows, random.uniform(0.0, 0.15))
 
 
-def test_two_kills_lose_and_repeat_nothing(tmp_path: Path, whole: Plan) -> None:
-    folder = tmp_path / "out"
-    _killed(folder, 2, seed=1, jobs=1)
-    assert len(_rows(folder)) >= 1
-    _check(folder, whole)
-
-
 @pytest.mark.slow
 def test_ten_kills_lose_and_repeat_nothing(tmp_path: Path, whole: Plan) -> None:
     folder = tmp_path / "out"
-    _killed(folder, 10, seed=2, jobs=2)
+    _killed(folder, 10, seed=2)
+    assert len(_rows(folder)) >= 1
     _check(folder, whole)
 
 
