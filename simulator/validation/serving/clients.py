@@ -7,7 +7,7 @@ fixed lengths they move in waves for ever.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulator.validation.serving.runs import MeasuredRun
 
@@ -21,15 +21,17 @@ class Client:
         prompts_per_slot: requests sent in all, per request in flight.
         known: whether the client is documented; otherwise it is inferred from measured runs.
         one_prompt_a_step: the server's token budget held one prompt.
+        budget_tokens: the server's token budget, where it is neither that nor the engine's default.
         spare_slots: sequences the server could run beyond the concurrency; None: its default.
-        front_s: front-end latency, where it is not the engine's [s].
-        front_request_s: further front-end latency for each request in flight [s].
+        front_request_s: time a request is held up in front of the engine and behind it by others,
+            for each request in flight [s].
         warmed_up: the opening burst is a warm-up, whose requests are not counted.
-        stream_interval: the server shows so many tokens at once: a client sees the first of them
-            when it sees this many.
+        wait_steps: steps a prompt waits for company before it is prefilled.
         memory_fraction: the server's, where it is not the engine's default.
         balance: steps after which prompts stop waiting until every attention rank has one, and
             further steps they then wait; None: they do not wait.
+        prefill_budget_tokens: token budget of an attention rank that prefills, where disaggregated
+            and not the engine's default.
         note: what is inferred or set by the benchmark's script, in words.
     """
 
@@ -37,45 +39,79 @@ class Client:
     prompts_per_slot: int = 10
     known: bool = False
     one_prompt_a_step: bool = False
+    budget_tokens: int | None = None
     spare_slots: int | None = None
-    front_s: float | None = None
     front_request_s: float = 0.0
     warmed_up: bool = False
-    stream_interval: int = 1
+    wait_steps: int = 0
     memory_fraction: float | None = None
     balance: tuple[int, int] | None = None
+    prefill_budget_tokens: int | None = None
     note: str = ""
 
 
 INFERENCE_MAX = Client(ratio=0.8, known=True)
 """The public InferenceMAX benchmark: ``--random-range-ratio 0.8``, ``num_prompts`` ten times the
-concurrency, ``--request-rate inf``, ``--ignore-eos``."""
+concurrency, ``--request-rate inf``, ``--ignore-eos``. Its scripts run vLLM with ``max-num-seqs`` of the
+concurrency, ``max-num-batched-tokens: 8192`` and no prefix cache (``benchmarks/70b_fp8_h200_slurm.sh``,
+``gptoss_fp4_h100.sh``, ``gptoss_fp4_h200.sh`` of SemiAnalysisAI/InferenceX)."""
 
-INFERENCE_MAX_DSR1_TRT = Client(
-    ratio=0.8,
-    known=True,
+DSR1_TRT = replace(
+    INFERENCE_MAX,
     one_prompt_a_step=True,
-    stream_interval=10,
     memory_fraction=0.75,
     balance=(60, 0),
     note="the benchmark's script: stream_interval 10, max_num_tokens of one prompt, 0.75 of free "
     "memory for KV, prompts wait until every attention rank has one",
+    note="the benchmark's script: max_num_tokens of one prompt, 0.75 of free memory for KV",
 )
-"""Settings of InferenceMAX's public ``benchmarks/dsr1_fp8_h200_trt_slurm.sh`` (2025)."""
+"""``benchmarks/dsr1_fp8_h200_trt_slurm.sh`` (2025). Its ``stream_interval: 10`` shows in neither metric:
+TensorRT-LLM sends a request's first token at once (``py_executor.py``, ``py_decoding_iter == 1``)."""
 
-INFERENCE_MAX_70B_TRT_1K = Client(
-    ratio=0.8,
-    known=True,
-    stream_interval=20,
-    note="inferred: stream_interval 20, TTFT exceeds that of 1024/8192 by 19 steps at every load",
+LLAMA_70B_TRT = replace(
+    INFERENCE_MAX,
+    budget_tokens=16384,
+    note="the benchmark's script: max_num_tokens 16384",
 )
+"""``benchmarks/70b_fp8_h200_trt_slurm.sh`` (2025)."""
+
+LLAMA_70B_TRT_WAITS = replace(
+    LLAMA_70B_TRT,
+    wait_steps=20,
+    note="the benchmark's script: max_num_tokens 16384, batch_wait_timeout_iters 20",
+)
+"""The same script at 1,024/1,024 tokens and below TP8: prompts wait until they fill 0.9 of
+``max_num_tokens`` or until 20 steps have passed (``batch_wait_max_tokens_ratio``,
+``batch_wait_timeout_iters``)."""
+
+GPT_OSS_TRT = replace(
+    INFERENCE_MAX,
+    budget_tokens=20_000,
+    memory_fraction=0.85,
+    note="the benchmark's script: max_num_tokens 20000, 0.85 of free memory for KV",
+)
+"""``benchmarks/gptoss_fp4_h200_trt_slurm.sh`` (2025)."""
+
+DSR1_TRT_8K_SPLIT = replace(
+    INFERENCE_MAX,
+    memory_fraction=0.85,
+    prefill_budget_tokens=16_640,
+    note="the benchmark's recipe: two prompts a prefill step, 0.85 of free memory for KV",
+)
+"""``recipes/trtllm/h200/8k1k/stp`` of ishandhanani/srt-slurm (2026), ``max_batch_size: 2``."""
+
+DSR1_TRT_1K_SPLIT = replace(
+    INFERENCE_MAX,
+    prefill_budget_tokens=8192,
+    note="the benchmark's recipe: eight prompts a prefill step of each rank",
+)
+"""``recipes/trtllm/h200/1k1k/stp`` of the same."""
 
 SPREAD = Client(
     ratio=0.8,
-    front_s=0.0,
     front_request_s=0.0014,
-    note="client inferred: lengths 0.8 to 1 of those asked for, ten prompts per slot, 1.4 ms of "
-    "front end for each request in flight",
+    note="client inferred: lengths 0.8 to 1 of those asked for, ten prompts per slot, held up by 1.4 "
+    "ms for each request in flight outside the engine",
 )
 
 FIXED = Client(ratio=1.0, note="client inferred: fixed lengths, ten prompts per slot")
@@ -89,14 +125,6 @@ WARMED_UP = Client(
 ONE_PROMPT = Client(
     ratio=1.0,
     one_prompt_a_step=True,
-    front_s=0.024,
-    note="client inferred: fixed lengths, ten prompts per slot, one prompt prefilled a step, "
-    "24 ms of front end",
-)
-
-ONE_PROMPT_MOE = Client(
-    ratio=1.0,
-    one_prompt_a_step=True,
     note="client inferred: fixed lengths, ten prompts per slot, one prompt prefilled a step",
 )
 
@@ -104,9 +132,8 @@ TIGHT = Client(
     ratio=1.0,
     one_prompt_a_step=True,
     spare_slots=-1,
-    front_s=0.030,
     note="client inferred: fixed lengths, ten prompts per slot, one prompt prefilled a step, "
-    "one running slot fewer than requests in flight, 30 ms of front end",
+    "one running slot fewer than requests in flight",
 )
 
 
@@ -123,8 +150,6 @@ def client_of(run: MeasuredRun) -> Client:
     if run.prefill is not None:
         return WARMED_UP
     if run.engine == "trtllm" and run.version.startswith("1.0"):
-        if run.workers.ep > 1:
-            return ONE_PROMPT_MOE
         return TIGHT if "8B" in run.model else ONE_PROMPT
     if run.engine == "sglang" and "8B" in run.model:
         return SPREAD
@@ -132,9 +157,16 @@ def client_of(run: MeasuredRun) -> Client:
 
 
 def _inference_max(run: MeasuredRun) -> Client:
-    if run.engine == "trtllm" and run.prefill is None:
-        if "DeepSeek" in run.model:
-            return INFERENCE_MAX_DSR1_TRT
-        if "Llama-3.1-70B" in run.model and (run.isl, run.osl) == (1024, 1024):
-            return INFERENCE_MAX_70B_TRT_1K
+    """The public benchmark, with what its script for a model and engine sets."""
+    if run.engine != "trtllm":
+        return INFERENCE_MAX
+    if run.prefill is not None:
+        return DSR1_TRT_8K_SPLIT if run.isl > 1024 else DSR1_TRT_1K_SPLIT
+    if "DeepSeek" in run.model:
+        return DSR1_TRT
+    if "gpt-oss" in run.model:
+        return GPT_OSS_TRT
+    if "Llama-3.1-70B" in run.model:
+        waits = (run.isl, run.osl) == (1024, 1024) and run.workers.tp < 8
+        return LLAMA_70B_TRT_WAITS if waits else LLAMA_70B_TRT
     return INFERENCE_MAX

@@ -50,10 +50,7 @@ def scenario_of(
         InputError: the scenario cannot be built: the model does not fit, a degree is not allowed.
     """
     first = run.prefill or run.workers
-    front_s = client.front_s
-    if front_s is None:
-        front_s = engine.latency_s(first.gpus // first.instances)
-    front_s += client.front_request_s * run.concurrency
+    front_s = engine.latency_s(first.gpus // first.instances)
     raw: dict[str, Any] = {
         "name": f"row {run.row}",
         "model": model_of(run.model),
@@ -79,6 +76,8 @@ def scenario_of(
             "prefill": _pool(run, run.prefill, client, engine),
             "decode": _pool(run, run.workers, client, engine),
         }
+        if client.prefill_budget_tokens is not None:
+            raw["pools"]["prefill"]["max_num_batched_tokens"] = client.prefill_budget_tokens
         raw["link"] = LINK
     return Scenario.from_dict(raw, source=f"row {run.row}")
 
@@ -208,7 +207,7 @@ def _pool(
     if client.one_prompt_a_step:
         pool["max_num_batched_tokens"] = run.isl + pool["max_num_seqs"] + 64
     else:
-        budget = engine.whole("max_num_batched_tokens")
+        budget = client.budget_tokens or engine.whole("max_num_batched_tokens")
         pool["max_num_batched_tokens"] = max(budget, pool["max_num_seqs"])
         if engine.scheduler == "trtllm":
             # prompts are computed whole: one must fit beside a full batch, or it would starve

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -67,13 +67,43 @@ def predict(run: MeasuredRun, engines: Engines | None = None, *, seed: int = 1) 
         name = engine_of(run)
         engine = ((engines or {}).get(name) or load_engine(name)).of_version(run.version)
         check_gpu(run)
-        scenario = scenario_of(run, client, engine, seed=seed)
-        deployment = scenario.deployment()
-        done = simulate_deployment(deployment, scenario.requests(), seed=seed)
+        found = simulated(run, client, engine, seed)
+        if client.front_request_s:
+            found = _held_up(run, client, engine, seed, found)
     except (Unpredictable, InputError) as error:
         return Prediction(run.row, reason=str(error))
-    notes = (*run.notes, *((client.note,) if client.note else ()), *_notes(deployment))
-    return measured(run, done, notes, client)
+    notes = (*run.notes, *((client.note,) if client.note else ()), *found.notes)
+    return replace(found, notes=notes)
+
+
+def simulated(run: MeasuredRun, client: Client, engine: EngineProfile, seed: int) -> Prediction:
+    """One simulation of a run.
+
+    Raises:
+        Unpredictable: something in the run is not modelled.
+        InputError: the scenario cannot be built.
+    """
+    scenario = scenario_of(run, client, engine, seed=seed)
+    deployment = scenario.deployment()
+    done = simulate_deployment(deployment, scenario.requests(), seed=seed)
+    return measured(run, done, _notes(deployment), client)
+
+
+def _held_up(
+    run: MeasuredRun, client: Client, engine: EngineProfile, seed: int, free: Prediction
+) -> Prediction:
+    """A run whose requests spend a while outside the engine, in no order.
+
+    A delay of the same length for all would make them come back in bunches. So the engine is simulated
+    with the requests that are left to it, by Little's law, and the delay is added to TTFT.
+    """
+    away_ms = 1e3 * client.front_request_s * run.concurrency
+    inside_ms = free.ttft_ms + free.tpot_ms * (0.5 * (1.0 + client.ratio) * run.osl - 1.0)
+    left = max(1, round(run.concurrency * inside_ms / (inside_ms + away_ms)))
+    found = simulated(replace(run, concurrency=left), client, engine, seed)
+    ttft_ms = found.ttft_ms + away_ms
+    latency_ms = ttft_ms + found.tpot_ms * (run.osl - 1)
+    return replace(found, ttft_ms=ttft_ms, latency_ms=latency_ms)
 
 
 def predict_all(
@@ -133,7 +163,7 @@ def _notes(deployment: Deployment) -> tuple[str, ...]:
 def measured(
     run: MeasuredRun, done: Run, notes: tuple[str, ...] = (), client: Client | None = None
 ) -> Prediction:
-    """What the client reports; with ``stream_interval`` n it sees token 1 together with token n.
+    """What the client reports.
 
     Args:
         run: what was measured.
@@ -156,9 +186,7 @@ def measured(
     several = ended & (output > 1)
     gaps = (last - first)[several] / (output[several] - 1)
     tpot_ms = 1e3 * float(gaps.mean()) if several.any() else math.nan
-    late = min(client.stream_interval, run.osl) - 1
-    if late:
-        ttft_ms, tpot_ms = ttft_ms + late * tpot_ms, tpot_ms * (1.0 - late / (run.osl - 1))
+    ttft_ms += waiting_steps(run, client) * tpot_ms
     span = float(np.nanmax(last)) - float(arrival.min())
     return Prediction(
         row=run.row,
@@ -169,3 +197,21 @@ def measured(
         preemptions=float(table["preemptions"].sum()) / len(table),
         notes=notes,
     )
+
+
+def waiting_steps(run: MeasuredRun, client: Client) -> float:
+    """Steps a request waits for company on average, of at most ``client.wait_steps``.
+
+    The first to come waits all of them; those that come while it does, half as long on average. In a
+    closed loop ``concurrency / mean output`` come a step. Nobody waits in the opening burst.
+
+    Args:
+        run: what was measured.
+        client: what the benchmark client does.
+    """
+    if not client.wait_steps:
+        return 0.0
+    mean_output = run.osl * (1.0 + client.ratio) / 2.0
+    company = client.wait_steps * run.concurrency / mean_output
+    later = 1.0 - 1.0 / client.prompts_per_slot
+    return later * client.wait_steps * (1.0 + company / 2.0) / (1.0 + company)
