@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,16 @@ from simulator.cli.app import app
 from simulator.engine_profiles import load_engine
 from simulator.errors import InputError
 from simulator.validation.rows import COLUMNS
-from simulator.validation.serving.clients import INFERENCE_MAX_DSR1_TRT, client_of
+from simulator.validation.serving.clients import (
+    DSR1_TRT,
+    INFERENCE_MAX,
+    LLAMA_70B_TRT_WAITS,
+    client_of,
+)
 from simulator.validation.serving.data import bundled_runs
 from simulator.validation.serving.doubts import doubt
 from simulator.validation.serving.mapping import Unpredictable, model_of, scenario_of
-from simulator.validation.serving.predict import predict, predict_all
+from simulator.validation.serving.predict import predict, predict_all, waiting_steps
 from simulator.validation.serving.runs import Workers, read_runs
 from simulator.validation.serving.scores import joined, score, worst
 
@@ -220,13 +226,33 @@ def test_what_is_doubtful_says_why(tmp_path: Path) -> None:
     assert found[2] == ""
 
 
-def test_tokens_shown_ten_at_a_time_come_later(tmp_path: Path) -> None:
-    """InferenceMAX sets stream_interval 10 for DeepSeek on TensorRT-LLM."""
+def test_the_benchmarks_scripts_say_what_the_table_lost(tmp_path: Path) -> None:
+    """DeepSeek on TensorRT-LLM: as many expert groups as GPUs, attention DP from some load on."""
     row = {"backend": "trtllm", "model_path": "deepseek-ai/DeepSeek-V3", "tp_size_fixed": 8.0}
+    loads = [{**row, "isl": 8192, "concurrency": c} for c in (32.0, 64.0)]
+    few, many = read_runs(table(tmp_path, *loads))
+    assert client_of(few) is DSR1_TRT
+    assert few.workers == Workers(tp=8, ep=8)
+    assert many.workers == Workers(attention_dp=8, ep=8)
+    assert "script" in many.notes[0]
+    split = {
+        **row, "mode": "disagg", "isl": 8192, "prefill_attention_dp_size": 8,
+        "prefill_moe_ep_size": 8, "decode_attention_dp_size": 8, "decode_moe_ep_size": 8,
+    }  # fmt: skip
+    (run,) = read_runs(table(tmp_path, split))
+    assert run.layout == "TP8 EP8 + TP1 DP8 EP8"
+
+
+def test_prompts_that_wait_for_company_come_later(tmp_path: Path) -> None:
+    """With nobody else to come a prompt waits all 20 steps, with very many half of them."""
+    row = {"backend": "trtllm", "model_path": "meta-llama/Llama-3.1-70B", "isl": 1024, "osl": 1024}
     (run,) = read_runs(table(tmp_path, row))
-    assert client_of(run) is INFERENCE_MAX_DSR1_TRT
-    shown = predict(run)
-    assert shown.ttft_ms > 9 * shown.tpot_ms
+    client = client_of(run)
+    assert client is LLAMA_70B_TRT_WAITS
+    alone, crowd = (waiting_steps(replace(run, concurrency=c), client) for c in (0, 10**9))
+    assert alone == pytest.approx(0.9 * 20.0)
+    assert crowd == pytest.approx(0.9 * 10.0, rel=1e-6)
+    assert waiting_steps(run, INFERENCE_MAX) == 0.0
 
 
 @pytest.mark.parametrize(

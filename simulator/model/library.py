@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -29,9 +30,8 @@ def load_model(name_or_path: str | Path) -> ModelSpec:
     """
     text = str(name_or_path)
     bundled = _bundled()
-    found = bundled.get(text.lower())
-    if found is not None:
-        return _read(found, name=text.lower(), where=f"simulator/models/{text.lower()}.json")
+    if text.lower() in bundled:
+        return _bundled_model(text.lower())
     path = Path(name_or_path)
     if path.is_dir():
         path = path / "config.json"
@@ -42,6 +42,12 @@ def load_model(name_or_path: str | Path) -> ModelSpec:
     raise ModelError(f"model '{text}' is unknown; {suggest(text.lower(), bundled)}")
 
 
+@cache
+def _bundled_model(name: str) -> ModelSpec:
+    return _read(_bundled()[name], name=name, where=f"simulator/models/{name}.json")
+
+
+@cache
 def _bundled() -> dict[str, Traversable]:
     folder = files("simulator").joinpath("models")
     names = {f.name: f for f in folder.iterdir() if f.name.endswith(".json")}

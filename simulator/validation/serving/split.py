@@ -18,9 +18,10 @@ FITTED: frozenset[tuple[str, str, str, str]] = frozenset(
         ("trtllm", "Qwen3-32B", "h100_sxm", "TP4"),
         ("trtllm", "Llama-3.1-8B-Instruct", "h100_sxm", "TP1"),
         ("trtllm", "Qwen3-235B-A22B-FP8", "h100_sxm", "TP4 EP4"),
-        ("trtllm", "DeepSeek-V3", "h200_sxm", "TP8"),
+        ("trtllm", "DeepSeek-V3", "h200_sxm", "TP8 EP8"),
         ("sglang", "Llama-3.1-8B-Instruct", "h200_sxm", "TP1"),
         ("sglang", "Qwen3-32B", "h100_sxm", "TP2"),
+        ("sglang", "Qwen3-235B-A22B-FP8", "h200_sxm", "TP4"),
     }
 )
 """Engine, model, GPU and layout of the deployments in the fit; the client of the undocumented ones
