@@ -58,8 +58,8 @@ PRIORS: Mapping[str, Prior] = {
     "c0_experts_s": Prior(0.0, 20e-6, "linear"),
     "c0_experts_bf16_s": Prior(0.0, 20e-6, "linear"),
     "c1_s": Prior(25e-6, 0.5),
-    "eager_layer_s": Prior(0.3e-3, 0.7),
-    "front_s": Prior(0.04, 0.7),
+    "eager_layer_s": Prior(0.6e-3, 0.7),
+    "front_s": Prior(0.025, 0.7),
     "front_gpu_s": Prior(0.0, 5e-3, "linear"),
     "sustained_bf16": Prior(0.9, 0.15, "inverse"),
     "sustained_fp8": Prior(0.75, 0.2, "inverse"),
@@ -67,8 +67,8 @@ PRIORS: Mapping[str, Prior] = {
     "sustained_experts_fp8": Prior(0.6, 0.4, "inverse"),
 }
 """The same for all engines. ``c0_s``, ``c1_s``: 0.2 to 1.0 ms a step and 20 to 50 µs a sequence are found for
-dense models on Hopper. ``eager_layer_s``: some ten to thirty launches of 10 to 15 µs. ``front_s``: tens of
-milliseconds. Shares: the clocks a GPU keeps under a long fp8 load are 0.6 to 0.9 of those of a short
+dense models on Hopper. ``eager_layer_s``: some twenty (dense) to eighty (experts) launches of 10 to 15 µs.
+``front_s``: tens of milliseconds. Shares: the clocks a GPU keeps under a long fp8 load are 0.6 to 0.9 of those of a short
 benchmark; routed experts are loaded unevenly, which benchmarks with uniform routing do not show."""
 
 DENSE = ("c0_s", "c1_s", "eager_layer_s", "front_s")

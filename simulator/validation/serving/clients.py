@@ -26,6 +26,8 @@ class Client:
         front_request_s: time a request is held up in front of the engine and behind it by others,
             for each request in flight [s].
         warmed_up: the opening burst is a warm-up, whose requests are not counted.
+        stream_interval: the server shows so many tokens at once: a client sees the first of them
+            when it sees this many.
         wait_steps: steps a prompt waits for company before it is prefilled.
         memory_fraction: the server's, where it is not the engine's default.
         balance: steps after which prompts stop waiting until every attention rank has one, and
@@ -43,6 +45,7 @@ class Client:
     spare_slots: int | None = None
     front_request_s: float = 0.0
     warmed_up: bool = False
+    stream_interval: int = 1
     wait_steps: int = 0
     memory_fraction: float | None = None
     balance: tuple[int, int] | None = None
@@ -59,14 +62,16 @@ concurrency, ``max-num-batched-tokens: 8192`` and no prefix cache (``benchmarks/
 DSR1_TRT = replace(
     INFERENCE_MAX,
     one_prompt_a_step=True,
+    stream_interval=10,
     memory_fraction=0.75,
     balance=(60, 0),
     note="the benchmark's script: stream_interval 10, max_num_tokens of one prompt, 0.75 of free "
     "memory for KV, prompts wait until every attention rank has one",
-    note="the benchmark's script: max_num_tokens of one prompt, 0.75 of free memory for KV",
 )
-"""``benchmarks/dsr1_fp8_h200_trt_slurm.sh`` (2025). Its ``stream_interval: 10`` shows in neither metric:
-TensorRT-LLM sends a request's first token at once (``py_executor.py``, ``py_decoding_iter == 1``)."""
+"""``benchmarks/dsr1_fp8_h200_trt_slurm.sh`` (2025). That the first token waits for the tenth is inferred:
+TTFT grows by nine steps with the load. The scripts of Llama-3.1-70B (10) and gpt-oss-120b (20) set an
+interval as well, and their TTFT is shorter than that: executors since mid-2025 send a request's first token
+at once (``py_executor.py``)."""
 
 LLAMA_70B_TRT = replace(
     INFERENCE_MAX,

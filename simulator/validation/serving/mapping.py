@@ -111,8 +111,8 @@ def _graphs(run: MeasuredRun, engine: EngineProfile) -> dict[str, Any]:
         sizes, padding = engine.graphs(widest), engine.graph_padding
     else:
         sizes, padding = TRTLLM_PADDED, True
-    # rows of the dumps without a version are older ones: vLLM before 0.14 (assumed)
-    overlap = engine.overlap and (engine.name != "vllm" or bool(run.version))
+    # InferenceMAX's scripts for vLLM set async-scheduling (benchmarks/70b_fp8_h200_slurm.sh, 2025)
+    overlap = engine.overlap or (engine.name == "vllm" and run.documented)
     found = {"overlap": overlap, "graph_sizes": list(sizes)}
     if sizes:
         found |= {"graph_padding": padding, "graph_mixed": engine.graph_mixed}

@@ -163,7 +163,7 @@ def _notes(deployment: Deployment) -> tuple[str, ...]:
 def measured(
     run: MeasuredRun, done: Run, notes: tuple[str, ...] = (), client: Client | None = None
 ) -> Prediction:
-    """What the client reports.
+    """What the client reports; with ``stream_interval`` n it sees token 1 together with token n.
 
     Args:
         run: what was measured.
@@ -187,6 +187,9 @@ def measured(
     gaps = (last - first)[several] / (output[several] - 1)
     tpot_ms = 1e3 * float(gaps.mean()) if several.any() else math.nan
     ttft_ms += waiting_steps(run, client) * tpot_ms
+    late = min(client.stream_interval, run.osl) - 1
+    if late:
+        ttft_ms, tpot_ms = ttft_ms + late * tpot_ms, tpot_ms * (1.0 - late / (run.osl - 1))
     span = float(np.nanmax(last)) - float(arrival.min())
     return Prediction(
         row=run.row,
