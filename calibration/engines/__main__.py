@@ -30,7 +30,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--most", type=int, default=MOST, help="runs of a deployment")
     parser.add_argument("--write", action="store_true", help="into the bundled profiles")
-    parser.add_argument("--misses", type=Path, help="table of runs with and without their deployment")
+    parser.add_argument(
+        "--misses", type=Path, help="table of runs with and without their deployment"
+    )
     args = parser.parse_args()
     try:
         runs = read_runs(args.file or bundled_runs())
@@ -56,10 +58,14 @@ def _fit(one: Generation, runs: list[MeasuredRun], args: argparse.Namespace) -> 
     constants = problem.constants(x, formula)
     print(f"\n{name}: {len(own)} runs of {len(set(problem.owner))} deployments")
     for c in constants:
-        print(f"  {c.name:22s} {c.value:12.4g} ± {c.stderr:9.2g}   learned {100 * c.learned:3.0f} %")
+        print(
+            f"  {c.name:22s} {c.value:12.4g} ± {c.stderr:9.2g}   learned {100 * c.learned:3.0f} %"
+        )
     misses = problem.misses(x, formula)
     for deployment in dict.fromkeys(problem.owner):
-        print("   ", deployment, *(_said(misses, deployment, metric) for metric in ("ttft", "tpot")))
+        print(
+            "   ", deployment, *(_said(misses, deployment, metric) for metric in ("ttft", "tpot"))
+        )
     if args.write:
         folder = Path(simulator.engine_profiles.__file__).parent
         write(folder / f"{one.engine}.yaml", constants, one.version, SOURCE)

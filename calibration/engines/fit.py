@@ -113,7 +113,9 @@ class Formula:
 
     def __call__(self, x: FloatArray) -> FloatArray:
         """Log ratios at ``x``."""
-        return np.asarray(self.logs + np.log(np.maximum(1.0 + self.slopes @ self._change(x), LEAST)))
+        return np.asarray(
+            self.logs + np.log(np.maximum(1.0 + self.slopes @ self._change(x), LEAST))
+        )
 
     def _change(self, x: FloatArray) -> FloatArray:
         here, there = self.drive(self.at), self.drive(x)
@@ -121,7 +123,9 @@ class Formula:
 
     def drive(self, x: FloatArray) -> FloatArray:
         """What times are linear in."""
-        return np.array([float(p.drive(np.asarray(v))) for p, v in zip(self.priors, x, strict=True)])
+        return np.array(
+            [float(p.drive(np.asarray(v))) for p, v in zip(self.priors, x, strict=True)]
+        )
 
 
 class Problem:
@@ -218,7 +222,9 @@ class Problem:
         """
         x = np.zeros(len(self.names))
         if not np.any(self.logs(x)):
-            raise InputError("no run of the fitted deployments can be predicted; allowed: at least one.")
+            raise InputError(
+                "no run of the fitted deployments can be predicted; allowed: at least one."
+            )
         for _ in range(ROUNDS):
             formula = self.formula(x)
             x = self.solve(formula)
@@ -241,7 +247,8 @@ class Problem:
         """Values with standard errors; errors are widened where residuals exceed their scale."""
         step = 1e-3
         slopes = np.stack(
-            [(formula(x + step * e) - formula(x - step * e)) / (2 * step) for e in np.eye(x.size)], 1
+            [(formula(x + step * e) - formula(x - step * e)) / (2 * step) for e in np.eye(x.size)],
+            1,
         )
         rows = formula(x) / self.scale
         weight = 1.0 / np.sqrt(1.0 + rows**2)
@@ -261,11 +268,12 @@ class Problem:
 
     def misses(self, x: FloatArray, formula: Formula) -> list[Miss]:
         """Every run, predicted with and without its own deployment in the fit."""
-        with_it = formula(x)
+        with_it, near = self.logs(x), formula(self.solve(formula))
         without = with_it.copy()
         for name in dict.fromkeys(self.owner):
             inside = np.array([owner == name for owner in self.owner])
-            without[inside] = formula(self.solve(formula, ~inside))[inside]
+            change = formula(self.solve(formula, ~inside)) - near
+            without[inside] += change[inside]
         return [
             Miss(
                 self.runs[i].row,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from calibration.engines.fit import Constant
 
+
 def rounded(value: float, stderr: float) -> float:
     """A value to the second digit of its standard error."""
     if not stderr > 0.0:
@@ -20,7 +21,10 @@ def rounded(value: float, stderr: float) -> float:
 def line_of(constant: Constant, source: str) -> str:
     """A constant as a profile writes it."""
     unit = "1" if constant.name.startswith("sustained") else "s"
-    value, stderr = rounded(constant.value, constant.stderr), rounded(constant.stderr, constant.stderr)
+    value, stderr = (
+        rounded(constant.value, constant.stderr),
+        rounded(constant.stderr, constant.stderr),
+    )
     return (
         f"{constant.name}: {{value: {_number(value)}, stderr: {_number(stderr)}, "
         f'unit: "{unit}", source: {source}}}'
@@ -54,7 +58,8 @@ def written(text: str, constants: Sequence[Constant], version: str, source: str)
     for constant in constants:
         line = re.compile(rf"^( +){constant.name}: .*$", re.MULTILINE)
         block, count = line.subn(
-            lambda m, c=constant: m[1] + line_of(c, source), block  # type: ignore[misc]
+            lambda m, c=constant: m[1] + line_of(c, source),
+            block,  # type: ignore[misc]
         )
         if count == 0 and version:
             block = block.rstrip("\n") + f"\n    {line_of(constant, source)}\n"

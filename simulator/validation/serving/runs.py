@@ -198,7 +198,9 @@ def as_scripted(run: MeasuredRun) -> MeasuredRun:
     first = run.prefill
     if run.gpu == "h200_sxm" and run.isl > 1024 and first.attention_dp > 1:
         gpus = first.tp * first.attention_dp
-        note = f"prefill attention DP{first.attention_dp} read as TP{gpus}: so the benchmark's recipe"
+        note = (
+            f"prefill attention DP{first.attention_dp} read as TP{gpus}: so the benchmark's recipe"
+        )
         plain = replace(first, tp=gpus, attention_dp=1)
         return replace(run, prefill=plain, notes=(*run.notes, note))
     return run
