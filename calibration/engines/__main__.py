@@ -28,6 +28,9 @@ def main() -> int:
     parser.add_argument("file", nargs="?", help="measured runs; default: the bundled ones")
     parser.add_argument("--only", help="one engine")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument(
+        "--budget", type=float, default=BUDGET, help="output tokens in flight of a run"
+    )
     parser.add_argument("--most", type=int, default=MOST, help="runs of a deployment")
     parser.add_argument("--write", action="store_true", help="into the bundled profiles")
     parser.add_argument(
@@ -49,7 +52,7 @@ def main() -> int:
 
 
 def _fit(one: Generation, runs: list[MeasuredRun], args: argparse.Namespace) -> list[Miss]:
-    own = thinned(one.runs(runs), args.most, BUDGET)
+    own = thinned(one.runs(runs), args.most, args.budget)
     name = f"{one.engine} {one.version}".strip()
     problem = Problem(
         own, load_engine(one.engine), one.constants, jobs=args.jobs, progress=_progress(name)

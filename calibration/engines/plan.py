@@ -146,7 +146,7 @@ def thinned(runs: Sequence[MeasuredRun], most: int, budget: float) -> list[Measu
     Args:
         runs: what may be fitted.
         most: runs of a deployment.
-        budget: tokens a simulation may generate; those with more are left out.
+        budget: output tokens of all requests in flight; runs with more, slow to simulate, are left out.
     """
     kept: list[MeasuredRun] = []
     for name in dict.fromkeys(map(deployment_of, runs)):
