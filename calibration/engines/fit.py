@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from calibration.engines.plan import PRIORS, FloatArray, Prior, deployment_of
@@ -199,9 +200,9 @@ class Problem:
             slopes[:, k] = np.asarray(change) @ np.stack(ratio) / float(np.square(change).sum())
         return Formula(self.priors, x, here, slopes)
 
-    def solve(self, formula: Formula, kept: Sequence[bool] | None = None) -> FloatArray:
+    def solve(self, formula: Formula, kept: NDArray[np.bool_] | None = None) -> FloatArray:
         """Where the formula, or that of some of its rows, fits best."""
-        use = np.ones(len(self.rows), dtype=bool) if kept is None else np.asarray(kept)
+        use = np.ones(len(self.rows), dtype=np.bool_) if kept is None else kept
 
         def residuals(x: FloatArray) -> FloatArray:
             return np.concatenate([(formula(x) / self.scale)[use], x])

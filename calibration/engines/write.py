@@ -56,13 +56,11 @@ def written(text: str, constants: Sequence[Constant], version: str, source: str)
         stop = len(text)
     block = text[start:stop]
     for constant in constants:
+        new = line_of(constant, source)
         line = re.compile(rf"^( +){constant.name}: .*$", re.MULTILINE)
-        block, count = line.subn(
-            lambda m, c=constant: m[1] + line_of(c, source),
-            block,  # type: ignore[misc]
-        )
+        block, count = line.subn(rf"\g<1>{new}", block)
         if count == 0 and version:
-            block = block.rstrip("\n") + f"\n    {line_of(constant, source)}\n"
+            block = block.rstrip("\n") + f"\n    {new}\n"
         elif count != 1:
             raise ValueError(f"{constant.name} has {count} lines in the profile")
     return text[:start] + block + text[stop:]
