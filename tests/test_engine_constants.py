@@ -11,6 +11,7 @@ import pytest
 import simulator.engine_profiles
 from calibration.engines.fit import Constant, Formula, Problem
 from calibration.engines.plan import GENERATIONS, PRIORS, Generation, generation_of, thinned
+from calibration.engines.spread import needed
 from calibration.engines.write import rounded, written
 from simulator.engine_profiles import load_engine
 from simulator.validation.serving.data import bundled_runs
@@ -79,3 +80,13 @@ def test_values_are_rounded_to_what_is_significant() -> None:
     assert rounded(0.6758, 0.058) == 0.676
     with pytest.raises(ValueError, match="no_such"):
         written("a: 1\nnumbers:\n  c0_s: 1\n", [Constant("no_such", 1.0, 0.1, 0.0)], "", "fit")
+
+
+def test_bands_reach_nine_in_ten_errors_whatever_a_deployments_number_of_runs() -> None:
+    """Deployments count alike: ten errors of one weigh as much as one of another."""
+    rng = np.random.default_rng(0)
+    logs = rng.normal(0.0, 0.3, 4000)
+    one = np.ones(logs.size)
+    assert needed(logs, 0.0 * one, one) == pytest.approx(0.3, rel=0.05)
+    assert needed(logs, 0.2 * one, one) == pytest.approx(math.sqrt(0.09 - 0.04), rel=0.1)
+    assert needed(np.array([0.1, 0.1, 0.9]), np.zeros(3), np.array([0.5, 0.45, 0.05])) < 0.1

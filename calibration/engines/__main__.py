@@ -1,4 +1,4 @@
-"""``python -m calibration.engines [FILE] [--only NAME] [--jobs N] [--write] [--misses OUT.parquet]``."""
+"""``python -m calibration.engines [FILE] [--only NAME [--version V]] [--jobs N] [--write] [--misses OUT.parquet]``."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m calibration.engines", description=__doc__)
     parser.add_argument("file", nargs="?", help="measured runs; default: the bundled ones")
     parser.add_argument("--only", help="one engine")
+    parser.add_argument("--version", help="one generation of it, as in calibration/engines/plan.py")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument(
         "--budget", type=float, default=BUDGET, help="output tokens in flight of a run"
@@ -41,7 +42,7 @@ def main() -> int:
         runs = read_runs(args.file or bundled_runs())
         found: list[Miss] = []
         for one in GENERATIONS:
-            if args.only in (None, one.engine):
+            if args.only in (None, one.engine) and args.version in (None, one.version):
                 found += _fit(one, runs, args)
     except InputError as error:
         print(error, file=sys.stderr)

@@ -12,7 +12,8 @@ are a formula, linear in overheads and in one over shares, whose optimum is simu
 deployment out is done on the formula of the last round.
 
 Fixed lengths move in waves, where a few milliseconds of front end decide how many steps a request waits and
-there is no slope to follow. So ``front_s`` is searched for in the end, by simulation.
+there is no slope to follow; and the overhead of a step, that of its expert layers included, ends at 0. So
+``front_s`` and ``c0_experts_s`` are searched for in the end, by simulation.
 
 References:
     [1] P. J. Huber, "Robust estimation of a location parameter", Ann. Math. Statist. 35, 1964.
@@ -49,8 +50,9 @@ STEP = 0.5
 """Change of a coordinate for a derivative, in widths of the prior."""
 
 ROUNDS = 2
+SEARCHED = ("c0_experts_s", "front_s")
 SEARCH = (-2.0, -1.25, -0.5, 0.25, 1.0)
-"""Coordinates at which ``front_s`` is tried in the end, beside that of the formula."""
+"""Coordinates at which these are tried in the end, beside that of the formula."""
 
 LEAST = 0.05
 """Smallest ratio of a time to that at the last point."""
@@ -175,7 +177,7 @@ class Problem:
             engine = self.profile(x, Source("fitted", "a trial"))
             self._known[key] = predict_all(self.runs, {engine.name: engine}, jobs=self._jobs)
             if self._progress is not None:
-                most = ROUNDS * (2 * len(self.names) + 1) + len(SEARCH) + 1
+                most = ROUNDS * (2 * len(self.names) + 1) + len(SEARCHED) * len(SEARCH) + 1
                 self._progress(min(len(self._known), most), most)
         return np.array([self._log(i, metric, self._known[key][i]) for i, metric in self.rows])
 
@@ -232,12 +234,12 @@ class Problem:
         return self.searched(x), formula
 
     def searched(self, x: FloatArray) -> FloatArray:
-        """``x`` with the front end that simulations fit best with."""
-        if "front_s" not in self.names:
-            return x
-        k = self.names.index("front_s")
-        trials = [x, *(np.where(np.arange(x.size) == k, at, x) for at in SEARCH)]
-        return min(trials, key=self.loss)
+        """``x`` with those constants of ``SEARCHED`` that simulations fit best with, one by one."""
+        for name in SEARCHED:
+            if name in self.names:
+                here = np.arange(x.size) == self.names.index(name)
+                x = min([x, *(np.where(here, at, x) for at in SEARCH)], key=self.loss)
+        return x
 
     def loss(self, x: FloatArray) -> float:
         """What the fit minimises, simulated."""
