@@ -158,18 +158,21 @@ def test_graphs_that_make_no_sense_are_refused(engine: dict[str, Any], says: str
 def test_a_version_changes_what_is_known_to_differ() -> None:
     engine = load_engine("trtllm")
     old = engine.of_version("1.0.0rc3")
-    assert old["c0_experts_s"] != engine["c0_experts_s"]
-    assert old["c0_s"] == engine["c0_s"]
+    assert old["c0_s"] != engine["c0_s"]
+    assert old["block_tokens"] == engine["block_tokens"]
     assert engine.of_version("") is engine
     assert engine.of_version("9.9") is engine
 
 
 def test_costs_grow_with_layers_of_experts_and_doublings_of_gpus() -> None:
     engine = load_engine("trtllm")
-    assert engine.step_s(10) == pytest.approx(engine["c0_s"] + 10 * engine["c0_experts_s"])
+    alone = engine["c0_s"] + 10 * engine["c0_experts_s"]
+    assert engine.step_s(10) == pytest.approx(alone)
+    assert engine.step_s(10, gpus=4) == pytest.approx(alone + 2 * engine["c0_gpu_s"])
     assert engine.latency_s(1) == engine["front_s"]
     assert engine.latency_s(8) == pytest.approx(engine["front_s"] + 3 * engine["front_gpu_s"])
-    assert load_engine("vllm").step_s(10_000, "bf16") == 0.0  # never below nothing
+    less = engine.changed(engine.param("c0_s").source, c0_experts_s=-1e-3)
+    assert less.step_s(10_000) == 0.0  # never below nothing
 
 
 def test_a_balance_needs_ranks_that_evict_nobody() -> None:

@@ -55,6 +55,7 @@ class Prior:
 
 PRIORS: Mapping[str, Prior] = {
     "c0_s": Prior(0.6e-3, 0.7),
+    "c0_gpu_s": Prior(0.0, 0.2e-3, "linear"),
     "c0_experts_s": Prior(0.0, 20e-6, "linear"),
     "c0_experts_bf16_s": Prior(0.0, 20e-6, "linear"),
     "c1_s": Prior(25e-6, 0.5),
@@ -71,7 +72,7 @@ dense models on Hopper. ``eager_layer_s``: some twenty (dense) to eighty (expert
 ``front_s``: tens of milliseconds. Shares: the clocks a GPU keeps under a long fp8 load are 0.6 to 0.9 of those of a short
 benchmark; routed experts are loaded unevenly, which benchmarks with uniform routing do not show."""
 
-DENSE = ("c0_s", "c1_s", "eager_layer_s", "front_s")
+DENSE = ("c0_s", "c0_gpu_s", "c1_s", "eager_layer_s", "front_s")
 
 
 @dataclass(frozen=True, slots=True)

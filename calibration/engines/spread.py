@@ -80,8 +80,10 @@ def _known(runs: list[MeasuredRun], jobs: int) -> pd.DataFrame:
 
 
 def _asked(table: pd.DataFrame) -> float:
-    columns = (table[name].to_numpy(dtype=np.float64) for name in ("left_out", "sigma", "weight"))
-    return needed(*columns)
+    logs, known, weight = (
+        table[name].to_numpy(dtype=np.float64) for name in ("left_out", "sigma", "weight")
+    )
+    return needed(logs, known, weight)
 
 
 def _size(values: pd.Series[float]) -> float:

@@ -22,6 +22,13 @@ NUMBERS = (
     Field("block_tokens", "tokens", 1, 4096, "tokens of a KV block", integer=True),
     Field("c0_s", "s", 0, 1, "overhead of a step"),
     Field(
+        "c0_gpu_s",
+        "s",
+        -0.1,
+        0.1,
+        "the same for every doubling of the instance's GPUs: ranks wait for one another",
+    ),
+    Field(
         "c0_experts_s",
         "s",
         -0.1,
@@ -129,15 +136,17 @@ class EngineProfile:
         new = {key: replace(known[key], value=v, source=source) for key, v in values.items()}
         return replace(self, values=tuple((known | new).items()))
 
-    def step_s(self, expert_layers: int, compute: str = "fp8") -> float:
+    def step_s(self, expert_layers: int, compute: str = "fp8", gpus: int = 1) -> float:
         """Overhead of a step, at least 0 [s].
 
         Args:
             expert_layers: layers with routed experts.
             compute: type these are multiplied in.
+            gpus: of the instance.
         """
         each = self["c0_experts_s" if compute == "fp8" else "c0_experts_bf16_s"]
-        return max(0.0, self["c0_s"] + expert_layers * each)
+        wide = math.log2(gpus) * self["c0_gpu_s"]
+        return max(0.0, self["c0_s"] + wide + expert_layers * each)
 
     def latency_s(self, gpus: int) -> float:
         """Front-end latency of a request to an instance of so many GPUs [s]."""

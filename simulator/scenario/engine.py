@@ -33,7 +33,9 @@ def with_engine(config: ScenarioConfig) -> ScenarioConfig:
     precision = precision_of(config.precision, model)
     update: dict[str, Any] = {
         "engine": _filled(
-            config.engine, _overheads(profile, precision, model) | _graphs(profile, config)
+            config.engine,
+            _overheads(profile, precision, model, _decoding_gpus(config))
+            | _graphs(profile, config),
         ),
         "pools": {name: _filled(pool, _pool(profile, pool)) for name, pool in config.pools.items()},
         "routing": _filled(config.routing, {"latency_s": profile.latency_s(_first_gpus(config))}),
@@ -52,15 +54,23 @@ def _first_gpus(config: ScenarioConfig) -> int:
     return max(pool.tp * pool.pp * pool.attention_dp for pool in first or config.pools.values())
 
 
+def _decoding_gpus(config: ScenarioConfig) -> int:
+    """GPUs of the widest instance that decodes."""
+    last = [pool for pool in config.pools.values() if pool.role != "prefill"]
+    return max(pool.parallel.gpus for pool in last or config.pools.values())
+
+
 def expert_layers(model: ModelSpec) -> int:
     """Layers with routed experts."""
     return sum(kind.count for kind in model.kinds if isinstance(kind.ffn, MoeFfn))
 
 
-def _overheads(profile: EngineProfile, precision: Precision, model: ModelSpec) -> dict[str, Any]:
+def _overheads(
+    profile: EngineProfile, precision: Precision, model: ModelSpec, gpus: int
+) -> dict[str, Any]:
     costs: dict[str, Any] = {name: profile[name] for name in _COSTS}
     own = "fp8" if precision.formats.experts.startswith("fp8") else "bf16"
-    costs["c0_s"] = profile.step_s(expert_layers(model), own)
+    costs["c0_s"] = profile.step_s(expert_layers(model), own, gpus)
     compute = precision.wanted(precision.formats.attention if model.is_moe else precision.weights)
     costs |= {"kernels": profile.kernels, "sustained": profile.sustained(compute)}
     if model.is_moe:

@@ -11,6 +11,7 @@ from simulator.validation.serving.runs import MeasuredRun
 FITTED: frozenset[tuple[str, str, str, str]] = frozenset(
     {
         ("vllm", "Llama-3.1-70B", "h200_sxm", "TP2"),
+        ("vllm", "Llama-3.1-70B", "h200_sxm", "TP8"),
         ("vllm", "gpt-oss-120b", "h200_sxm", "TP2"),
         ("trtllm", "Llama-3.1-70B", "h200_sxm", "TP1"),
         ("trtllm", "gpt-oss-120b", "h200_sxm", "TP1"),
