@@ -168,7 +168,8 @@ def test_costs_grow_with_layers_of_experts_and_doublings_of_gpus() -> None:
     engine = load_engine("trtllm")
     alone = engine["c0_s"] + 10 * engine["c0_experts_s"]
     assert engine.step_s(10) == pytest.approx(alone)
-    assert engine.step_s(10, gpus=4) == pytest.approx(alone + 2 * engine["c0_gpu_s"])
+    wide = engine.step_s(10, layers=20, gpus=4)
+    assert wide == pytest.approx(alone + 40 * engine["c0_gpu_s"])
     assert engine.latency_s(1) == engine["front_s"]
     assert engine.latency_s(8) == pytest.approx(engine["front_s"] + 3 * engine["front_gpu_s"])
     less = engine.changed(engine.param("c0_s").source, c0_experts_s=-1e-3)

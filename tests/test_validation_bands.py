@@ -110,7 +110,7 @@ def test_an_inferred_client_widens_ttft(run: MeasuredRun, monkeypatch: Any) -> N
     guessed = run_bands([run], [prediction], draws=2)[0]
     assert guessed.tpot == known.tpot
     half = 0.5 * math.log(guessed.ttft[1] / guessed.ttft[0])
-    assert half > 1.64 * CLIENT
+    assert half > 1.64 * CLIENT[False]
 
 
 def test_bad_input() -> None:

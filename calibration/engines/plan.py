@@ -55,7 +55,7 @@ class Prior:
 
 PRIORS: Mapping[str, Prior] = {
     "c0_s": Prior(0.6e-3, 0.7),
-    "c0_gpu_s": Prior(0.0, 0.2e-3, "linear"),
+    "c0_gpu_s": Prior(0.0, 4e-6, "linear"),
     "c0_experts_s": Prior(0.0, 20e-6, "linear"),
     "c0_experts_bf16_s": Prior(0.0, 20e-6, "linear"),
     "c1_s": Prior(25e-6, 0.5),

@@ -26,7 +26,7 @@ NUMBERS = (
         "s",
         -0.1,
         0.1,
-        "the same for every doubling of the instance's GPUs: ranks wait for one another",
+        "the same per layer and doubling of the instance's GPUs: ranks wait for one another",
     ),
     Field(
         "c0_experts_s",
@@ -136,16 +136,19 @@ class EngineProfile:
         new = {key: replace(known[key], value=v, source=source) for key, v in values.items()}
         return replace(self, values=tuple((known | new).items()))
 
-    def step_s(self, expert_layers: int, compute: str = "fp8", gpus: int = 1) -> float:
+    def step_s(
+        self, expert_layers: int, compute: str = "fp8", *, layers: int = 0, gpus: int = 1
+    ) -> float:
         """Overhead of a step, at least 0 [s].
 
         Args:
             expert_layers: layers with routed experts.
             compute: type these are multiplied in.
+            layers: all of them.
             gpus: of the instance.
         """
         each = self["c0_experts_s" if compute == "fp8" else "c0_experts_bf16_s"]
-        wide = math.log2(gpus) * self["c0_gpu_s"]
+        wide = layers * math.log2(gpus) * self["c0_gpu_s"]
         return max(0.0, self["c0_s"] + wide + expert_layers * each)
 
     def latency_s(self, gpus: int) -> float:

@@ -70,7 +70,7 @@ def _overheads(
 ) -> dict[str, Any]:
     costs: dict[str, Any] = {name: profile[name] for name in _COSTS}
     own = "fp8" if precision.formats.experts.startswith("fp8") else "bf16"
-    costs["c0_s"] = profile.step_s(expert_layers(model), own, gpus)
+    costs["c0_s"] = profile.step_s(expert_layers(model), own, layers=model.layers, gpus=gpus)
     compute = precision.wanted(precision.formats.attention if model.is_moe else precision.weights)
     costs |= {"kernels": profile.kernels, "sustained": profile.sustained(compute)}
     if model.is_moe:

@@ -30,14 +30,15 @@ from simulator.uncertainty import (
 )
 from simulator.validation.serving.clients import client_of
 from simulator.validation.serving.mapping import engine_of, scenario_of
-from simulator.validation.serving.predict import Engines, Prediction, measured
+from simulator.validation.serving.predict import Engines, Prediction, measured, simulated
 from simulator.validation.serving.runs import MeasuredRun
 
 METRICS = ("ttft", "tpot")
 
-CLIENT = 0.5
-"""Standard deviation of the log of a mean TTFT that an inferred client leaves [1]: the largest of the
-fitted deployments of undocumented clients needs 0.585 in all (docs/uncertainty.md)."""
+CLIENT = {True: 0.0, False: 0.5}
+"""Standard deviation of the log of a mean TTFT that its client leaves [1], by whether that is documented:
+what left-out errors of the fitted deployments ask for (``python -m calibration.engines.spread``,
+docs/uncertainty.md)."""
 
 Progress = Callable[[int, int], None]
 
@@ -163,7 +164,7 @@ def _band(ask: _Ask, run: MeasuredRun, prediction: Prediction) -> RunBand:
     if prediction.reason:
         return RunBand(run.row)
     name, client = engine_of(run), client_of(run)
-    engine = (ask.engines or {}).get(name) or load_engine(name)
+    engine = ((ask.engines or {}).get(name) or load_engine(name)).of_version(run.version)
     scenario = scenario_of(run, client, engine, seed=ask.seed)
     deployment = scenario.deployment()
     factors = factors_of(deployment, ask.spread)
@@ -171,13 +172,18 @@ def _band(ask: _Ask, run: MeasuredRun, prediction: Prediction) -> RunBand:
     # each deployment its own world: errors of two rows are one draw only where they are one row
     worlds = draw_factors(factors, gpus, ask.draws, ask.seed + run.row)
     values = [_again(run, scenario, redrawn(deployment, world), ask.seed) for world in worlds]
+    # a delay outside the engine is in the prediction and in none of the draws
+    base = simulated(run, client, engine, ask.seed) if client.front_request_s else prediction
     logs: dict[str, tuple[float, ...]] = {}
     ends: dict[str, tuple[float, float]] = {}
-    for metric, at in (("ttft", prediction.ttft_ms), ("tpot", prediction.tpot_ms)):
-        some = [math.log(getattr(v, f"{metric}_ms") / at) for v in values if not v.reason]
+    for metric in METRICS:
+        key = f"{metric}_ms"
+        some = [math.log(getattr(v, key) / getattr(base, key)) for v in values if not v.reason]
         logs[metric] = tuple(some)
-        client_sigma = CLIENT if metric == "ttft" and not client.known else 0.0
-        ends[metric] = log_normal(at, math.hypot(spread_in(some), client_sigma))
+        client_sigma = CLIENT[client.known] if metric == "ttft" else 0.0
+        ends[metric] = log_normal(
+            getattr(prediction, key), math.hypot(spread_in(some), client_sigma)
+        )
     drawn = {f.name: tuple(w.logs[f.name] for w in worlds) for f in factors}
     return RunBand(run.row, ends["ttft"], ends["tpot"], logs, drawn)
 

@@ -93,7 +93,9 @@ def _engine(run: MeasuredRun, engine: EngineProfile) -> dict[str, Any]:
     section |= {name: engine[name] for name in ("c1_s", "host_s", "eager_layer_s")}
     section |= _graphs(run, engine)
     gpus = run.workers.gpus // run.workers.instances
-    section["c0_s"] = engine.step_s(expert_layers(model), compute_of(run), gpus)
+    section["c0_s"] = engine.step_s(
+        expert_layers(model), compute_of(run), layers=model.layers, gpus=gpus
+    )
     if model.is_moe:
         section["sustained_experts"] = engine.sustained(compute_of(run), experts=True)
     return section
