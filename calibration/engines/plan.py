@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.validation.serving.doubts import doubt
 from simulator.validation.serving.runs import MeasuredRun
 from simulator.validation.serving.split import fitted
 
@@ -90,7 +91,7 @@ class Generation:
     constants: tuple[str, ...]
 
     def runs(self, runs: Sequence[MeasuredRun]) -> list[MeasuredRun]:
-        """Those of this generation that may be fitted, usable and not dominated by queueing."""
+        """Those of this generation that may be fitted: nothing is wrong with them that is known."""
         return [run for run in runs if generation_of(run) is self and _usable(run)]
 
 
@@ -133,7 +134,7 @@ def generation_of(run: MeasuredRun) -> Generation | None:
 
 
 def _usable(run: MeasuredRun) -> bool:
-    return fitted(run) and run.usable and not run.queue_dominated
+    return fitted(run) and run.usable and not run.queue_dominated and not doubt(run)
 
 
 def deployment_of(run: MeasuredRun) -> str:
