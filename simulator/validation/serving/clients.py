@@ -112,6 +112,14 @@ DSR1_TRT_1K_SPLIT = replace(
 )
 """``recipes/trtllm/h200/1k1k/stp`` of the same."""
 
+DSR1_SGLANG_8K_SPLIT = replace(
+    INFERENCE_MAX,
+    memory_fraction=0.82,
+    prefill_budget_tokens=32_768,
+    note="the benchmark's recipe: chunked-prefill-size 32768, mem-fraction-static 0.82",
+)
+"""``recipes/h200/8k1k`` of NVIDIA/srt-slurm (2026)."""
+
 SPREAD = Client(
     ratio=0.8,
     front_request_s=0.0014,
@@ -163,6 +171,8 @@ def client_of(run: MeasuredRun) -> Client:
 
 def _inference_max(run: MeasuredRun) -> Client:
     """The public benchmark, with what its script for a model and engine sets."""
+    if run.engine == "sglang" and run.prefill is not None and run.isl > 1024:
+        return DSR1_SGLANG_8K_SPLIT
     if run.engine != "trtllm":
         return INFERENCE_MAX
     if run.prefill is not None:
