@@ -37,7 +37,7 @@ REGIONS = {
     "gemm": "n and k from 1k to 60k, m up to 8192, weights over 1.5 L2",
     "decode_attention": "grouped-query, head_dim 128, KV under 2 MB or over 1.5 L2",
     "prefill_attention": "grouped-query, head_dim 128, prompts of 128 and more, no cached prefix",
-    "all_reduce": "8 KB to 8 MB over NVLink, all sizes over a bus",
+    "all_reduce": "8 KB and more over NVLink, all sizes over a bus",
     "all_to_all": "all sizes",
     "moe": "even load, weights of the experts visited over 1.5 L2",
     "mla_decode": "DeepSeek-V3, context of 128 and more, latent under 2 MB or over 1.5 L2",

@@ -78,6 +78,9 @@ class NvlinkAllReduce:
     one_shot_eff: Param
     two_shot_s: Param
     two_shot_eff: Param
+    large_s: Param | None = None
+    ring_eff: Param | None = None
+    switch_eff: Param | None = None
     error: Param | None = None
     ranges: Ranges = ()
     correlations: Correlations = ()

@@ -73,6 +73,9 @@ NVLINK_ALL_REDUCE = (
     Field("one_shot_eff", "1", 0.01, 2, "fraction of NVLink reached one-shot"),
     Field("two_shot_s", "s", 0, 1e-2, "extra fixed cost of two-shot"),
     Field("two_shot_eff", "1", 0.01, 2, "fraction of NVLink reached two-shot"),
+    Field("large_s", "s", 0, 1e-2, "extra fixed cost of a message over 8 MiB", False),
+    Field("ring_eff", "1", 0.01, 2, "fraction of NVLink a ring reaches over 8 MiB", False),
+    Field("switch_eff", "1", 0.01, 2, "the same where the switch sums", False),
     _ERROR,
 )
 BUS_ALL_REDUCE = (

@@ -142,6 +142,15 @@ def test_all_reduce_is_one_shot_when_small_and_two_shot_when_large() -> None:
     assert forms.all_reduce_s(50e3, 4, **REDUCE) == pytest.approx(10e-6)
     # 50 MB: 7 µs + 3 ms one-shot against 17 µs + 1.5 ms two-shot.
     assert forms.all_reduce_s(50e6, 4, **REDUCE) == pytest.approx(1517e-6)
+    # over 8 MiB the library's: a ring of two, the switch for four
+    large = REDUCE | {"large_s": 100e-6, "ring_eff": 0.8, "switch_eff": 0.8}
+    custom = forms.CUSTOM_MOST_BYTES
+    assert forms.all_reduce_s(custom, 4, **large) == forms.all_reduce_s(custom, 4, **REDUCE)
+    link = REDUCE["link_bytes_per_s"]
+    assert forms.all_reduce_s(50e6, 2, **large) == pytest.approx(105e-6 + 50e6 / link / 0.8)
+    assert forms.all_reduce_s(50e6, 4, **large) == pytest.approx(107e-6 + 1.25 * 50e6 / link / 0.8)
+    large["switch_eff"] = 0.0
+    assert forms.all_reduce_s(50e6, 4, **large) == pytest.approx(107e-6 + 1.5 * 50e6 / link / 0.8)
 
 
 def test_bus_all_reduce_moves_two_shares_of_every_other_rank() -> None:

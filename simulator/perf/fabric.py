@@ -15,7 +15,7 @@ from simulator.errors import ProfileError
 from simulator.model import ModelSpec, MoeFfn, Parallel
 from simulator.perf import forms
 from simulator.perf.forms import Array, Size
-from simulator.perf.kernels import ACTIVATION_BYTES, largest
+from simulator.perf.kernels import ACTIVATION_BYTES, largest, value_or
 from simulator.perf.routing import Routing
 
 LINK_EFF = 0.75
@@ -159,6 +159,9 @@ def nvlink_all_reduce_s(
         one_shot_eff=params.one_shot_eff.value,
         two_shot_s=params.two_shot_s.value,
         two_shot_eff=params.two_shot_eff.value,
+        large_s=value_or(params.large_s, 0.0),
+        ring_eff=value_or(params.ring_eff, 0.0),
+        switch_eff=value_or(params.switch_eff, 0.0),
         link_bytes_per_s=link_bytes_per_s,
     )
 

@@ -46,7 +46,7 @@ parameters were chosen. Tables of your own in the same schema: `xpyd validate --
 
 Kernels are scored where the tables measure what a server does: weights (of experts: of those visited)
 and KV over 1.5 L2 caches (or KV under 2 MB), n and k from 1k to 60k, contexts of any length (latent
-attention: of 128 tokens and more), prompts of 128 tokens and more, grouped-query heads of 128, custom all-reduces of 8 KB to 8 MB. Outside, predictions
+attention: of 128 tokens and more), prompts of 128 tokens and more, grouped-query heads of 128, all-reduces of 8 KB and more. Outside, predictions
 carry the flag *extrapolated*.
 """
 

@@ -18,13 +18,13 @@ _NAMES = {
     "mla_decode": "MLA decode",
     "mla_prefill": "MLA prefill",
 }
-_TYPES = {"bfloat16": "bf16", "all_reduce": "bf16"}
+_TYPES = {"bfloat16": "bf16", "all_reduce": "bf16", "all_reduce_large": "over 8 MB"}
 
 NOTE = (
     "Relative error [%] over the region serving meets: tensors larger than 1.5 L2 caches (decode: or "
     "too small to matter), weights of 1,000 to 60,000 columns and rows, up to 8,192 tokens; "
-    "grouped-query attention with heads of 128; custom all-reduce of 8 KB to 8 MB. Roofline: mean "
-    "error of the data sheet's peaks. +: predicted slower than measured."
+    "grouped-query attention with heads of 128; all-reduce of 8 KB and more, to 8 MB by engines' own "
+    "kernels. Roofline: mean error of the data sheet's peaks. +: predicted slower than measured."
 )
 
 

@@ -176,7 +176,9 @@ def _collectives(name: str, gpu: GpuProfile) -> Iterator[Job]:
         if reduce.empty:
             continue
         if gpu.nvlink_bytes_per_s is not None:
-            yield Job(str(family), "all_reduce", "nvlink", reduce, "bf16", fit_all_reduce)
+            # Hopper's NVLink switches sum, Ampere's do not
+            fit = partial(fit_all_reduce, large=True, switch=gpu.has_fp8)
+            yield Job(str(family), "all_reduce", "nvlink", reduce, "bf16", fit)
             continue
         for n, part in reduce.groupby("n_gpus"):
             yield Job(str(family), "all_reduce", f"n{n}", part, "bf16", fit_bus_all_reduce)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from simulator.perf.fits.result import FitResult
 from simulator.perf.fits.solve import Bound
 from simulator.perf.fits.split import Mask, Split
 
-CUSTOM_BYTES = (8192.0, 8388608.0)
+CUSTOM_BYTES = (8192.0, forms.CUSTOM_MOST_BYTES)
 """Messages vLLM and SGLang reduce with kernels of their own [bytes]."""
 
 
@@ -39,6 +40,9 @@ def all_reduce_seconds(rows: pd.DataFrame, sheet: Sheet, values: Mapping[str, fl
             one_shot_eff=values["one_shot_eff"],
             two_shot_s=values["two_shot_s"],
             two_shot_eff=values["two_shot_eff"],
+            large_s=values.get("large_s", 0.0),
+            ring_eff=values.get("ring_eff", 0.0),
+            switch_eff=values.get("switch_eff", 0.0),
             link_bytes_per_s=sheet.link_bytes_per_s,
         ),
     )
@@ -77,6 +81,12 @@ def custom_sizes(rows: pd.DataFrame, sheet: Sheet) -> Mask:
     return np.asarray((size >= CUSTOM_BYTES[0]) & (size <= CUSTOM_BYTES[1]))
 
 
+def custom_and_large(rows: pd.DataFrame, sheet: Sheet) -> Mask:
+    """Messages of 8 KB and more."""
+    del sheet
+    return np.asarray(column(rows, "bytes") >= CUSTOM_BYTES[0])
+
+
 def _every(rows: pd.DataFrame, sheet: Sheet) -> Mask:
     del sheet
     return np.ones(len(rows), dtype=np.bool_)
@@ -97,6 +107,11 @@ ALL_REDUCE = Kernel(
     all_reduce_seconds,
     custom_sizes,
 )
+LARGE = (
+    Bound("large_s", 3e-5, 0.0, 1e-3, "s"),
+    Bound("ring_eff", 0.75, 0.01, 2.0),
+)
+SWITCH = Bound("switch_eff", 0.65, 0.01, 2.0)
 BUS = Kernel(
     "all_reduce",
     (
@@ -122,18 +137,26 @@ ALL_TO_ALL = Kernel(
 )
 
 
-def fit_all_reduce(rows: pd.DataFrame | Split, sheet: Sheet) -> FitResult:
+def fit_all_reduce(
+    rows: pd.DataFrame | Split, sheet: Sheet, *, large: bool = False, switch: bool = False
+) -> FitResult:
     """Fit ``forms.all_reduce_s`` to rows of one GPU and kernel family over NVLink.
 
     Args:
         rows: ``n_gpus, bytes, latency_us``, all-reduces only; held out by message and ranks.
         sheet: the GPU.
+        large: fit messages over ``forms.CUSTOM_MOST_BYTES``, too, with parameters of their own.
+        switch: the switch can sum.
 
     Raises:
         LeakError: held-out groups are among the fitted ones.
         InputError: a column is missing, or too few rows are usable.
     """
-    return fit_kernel(ALL_REDUCE, rows, sheet)
+    kernel = ALL_REDUCE
+    if large:
+        bounds = (*kernel.bounds, *LARGE, *((SWITCH,) if switch else ()))
+        kernel = replace(kernel, bounds=bounds, usable=custom_and_large)
+    return fit_kernel(kernel, rows, sheet)
 
 
 def fit_bus_all_reduce(rows: pd.DataFrame | Split, sheet: Sheet) -> FitResult:

@@ -20,7 +20,12 @@ from simulator.perf.forms.attention import (
     prefill_attention_coefficients,
     prefill_attention_s,
 )
-from simulator.perf.forms.collective import all_reduce_ring_s, all_reduce_s, all_to_all_s
+from simulator.perf.forms.collective import (
+    CUSTOM_MOST_BYTES,
+    all_reduce_ring_s,
+    all_reduce_s,
+    all_to_all_s,
+)
 from simulator.perf.forms.elementwise import elementwise_s
 from simulator.perf.forms.gemm import gemm_s, gemm_terms, padded_rows, sustained_share
 from simulator.perf.forms.mla import (
@@ -39,6 +44,7 @@ from simulator.perf.forms.moe import (
 
 __all__ = [
     "BLOCK_TOKENS",
+    "CUSTOM_MOST_BYTES",
     "Array",
     "DecodeTerms",
     "Size",

@@ -4,6 +4,8 @@ References:
     [1] R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations
         in MPICH", IJHPCA 19(1), 2005: costs of one-shot and two-shot (reduce-scatter, all-gather)
         all-reduce.
+    [2] B. Klenk et al., "An in-network architecture for accelerating shared-memory multiprocessor
+        collectives", ISCA 2020: reduction and multicast in the NVLink switch.
 """
 
 from __future__ import annotations
@@ -11,6 +13,10 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.perf.forms.arrays import Array, Size, as_float
+
+CUSTOM_MOST_BYTES = 8388608.0
+"""Largest message engines reduce with one-shot and two-shot kernels of their own [bytes]; larger ones
+go to the collective library."""
 
 
 def all_reduce_s(
@@ -23,12 +29,19 @@ def all_reduce_s(
     two_shot_s: float,
     two_shot_eff: float,
     link_bytes_per_s: float,
+    large_s: float = 0.0,
+    ring_eff: float = 0.0,
+    switch_eff: float = 0.0,
 ) -> Array:
     """Time [s] of an all-reduce within a node: the better of one-shot and two-shot [1].
 
     One-shot, every rank reads every other's tensor: ``t + (N-1)·B/(link·e1)``. Two-shot,
     reduce-scatter then all-gather: ``t + d + 2(N-1)/N·B/(link·e2)``. Both with
     ``t = t0 + rank·(N-1)``. One GPU has nothing to reduce.
+
+    Messages over ``CUSTOM_MOST_BYTES`` are the collective library's: ``t + l`` and the better of a
+    ring, ``2(N-1)/N·B/(link·er)`` [1], and of a sum in the switch [2], where a rank sends its tensor
+    once and receives its share of the sum, ``(N+1)/N·B/(link·es)``.
 
     Args:
         message_bytes: the tensor each rank holds [bytes].
@@ -39,6 +52,10 @@ def all_reduce_s(
         two_shot_s: extra fixed cost of two-shot [s].
         two_shot_eff: fraction of the link reached two-shot [1].
         link_bytes_per_s: bandwidth of one GPU's links, one way [bytes/s].
+        large_s: extra fixed cost of a large message [s].
+        ring_eff: fraction of the link a ring reaches with large messages [1]; 0: not known, large
+            messages are two-shot.
+        switch_eff: fraction of the link reached where the switch sums [1]; 0: it does not.
     """
     size = as_float(message_bytes)
     if gpus <= 1:
@@ -46,7 +63,14 @@ def all_reduce_s(
     start = t0_s + rank_s * (gpus - 1)
     one = (gpus - 1) * size / (link_bytes_per_s * one_shot_eff)
     two = two_shot_s + 2.0 * (gpus - 1) / gpus * size / (link_bytes_per_s * two_shot_eff)
-    return np.where(size > 0.0, start + np.minimum(one, two), 0.0)
+    moved = np.minimum(one, two)
+    if ring_eff > 0.0:
+        each = 2.0 * (gpus - 1) / gpus / ring_eff
+        if switch_eff > 0.0:
+            each = min(each, (gpus + 1) / gpus / switch_eff)
+        large = large_s + each * size / link_bytes_per_s
+        moved = np.where(size > CUSTOM_MOST_BYTES, large, moved)
+    return np.where(size > 0.0, start + moved, 0.0)
 
 
 def all_reduce_ring_s(

@@ -48,6 +48,9 @@ _FORMATS: dict[str, tuple[Format, Compute]] = {
 WARM_SHARE = 1.5
 """Tensors below so many L2 caches may have been served from it by a repeated call [1]."""
 
+LARGE = "all_reduce_large"
+"""What an all-reduce of more than ``forms.CUSTOM_MOST_BYTES`` is scored as."""
+
 SMALL_KV_BYTES = 2e6
 """KV below this is read in less time than a kernel takes to start, wherever it lies [bytes]."""
 
@@ -80,7 +83,11 @@ def predict(table: Table) -> pd.DataFrame:
 
 def _dtype(table: Table) -> pd.Series:
     column = {"gemm": "dtype", "moe": "dtype", "comm": "op"}.get(table.operator, "kv_dtype")
-    return table.frame[column].astype(str)
+    found = table.frame[column].astype(str)
+    if table.operator == "comm":  # custom kernels and the library's are scored apart
+        large = table.frame["bytes"].to_numpy(np.float64) > forms.CUSTOM_MOST_BYTES
+        found = found.where(~large | (found != "all_reduce"), LARGE)
+    return found
 
 
 def _family(gpu: GpuProfile, framework: str) -> tuple[KernelFamily, str]:
@@ -242,7 +249,7 @@ def _prefill_cold(rows: pd.DataFrame, gpu: GpuProfile) -> npt.NDArray[np.bool_]:
 
 def _comm(rows: pd.DataFrame, gpu: GpuProfile, family: KernelFamily, op: str) -> tuple[Array, str]:
     time = np.full(len(rows), np.nan)
-    if op != "all_reduce":
+    if op not in ("all_reduce", LARGE):
         return time, f"{op} is not a kernel of the step model"
     size, gpus = _float(rows, "bytes"), _float(rows, "n_gpus")
     params = family.all_reduce
@@ -266,16 +273,16 @@ def _bus(family: KernelFamily, gpus: int) -> BusAllReduce | None:
 def _comm_naive(rows: pd.DataFrame, gpu: GpuProfile, op: str) -> Array:
     size, gpus = _float(rows, "bytes"), _float(rows, "n_gpus")
     link = gpu.nvlink_bytes_per_s or gpu.pcie_bytes_per_s
-    if op != "all_reduce":
+    if op not in ("all_reduce", LARGE):
         return np.full(len(size), np.nan)
     return 2.0 * (gpus - 1.0) / gpus * size / link.value
 
 
 def _comm_cold(rows: pd.DataFrame, gpu: GpuProfile) -> npt.NDArray[np.bool_]:
     size = _float(rows, "bytes")
-    custom = (rows["dtype"].astype(str) == "all_reduce") & (rows["framework"] != "nccl")
+    engines = rows["op"].astype(str).eq("all_reduce") & (rows["framework"] != "nccl")
     trusted = gpu.nvlink_bytes_per_s is not None or (_float(rows, "n_gpus") == 2.0)
-    return np.asarray(custom & trusted & (size >= 8192.0) & (size <= 8.4e6))
+    return np.asarray(engines & trusted & (size >= 8192.0))
 
 
 def _roofline(flops: Array, traffic: Array, gpu: GpuProfile, compute: Compute) -> Array:
