@@ -2,8 +2,9 @@
 
 The fit leaves each fitted deployment out in turn and predicts it with the others' constants (``fit.misses``):
 errors with what a deployment nobody measured adds. A band has what kernels and engine constants may be off
-by (``simulator.uncertainty``), and beside that a spread that is chosen here: the smallest with which nine in
-ten left-out errors lie inside, deployments counting alike however many runs they have. Of TPOT it is the
+by (``simulator.uncertainty``), and beside that a spread that is chosen here: the smallest with which a share (1 + 1/n) · 90 % of left-out errors
+lie inside, the conformal level for the next of n deployments, which count alike however many runs they have.
+Of TPOT it is the
 spread of a whole step; of TTFT what then is missing, apart for clients that are documented and that are not.
 """
 
@@ -33,9 +34,9 @@ def needed(logs: FloatArray, known: FloatArray, weight: FloatArray, level: float
         logs: shape (n,): logarithms of predicted over measured.
         known: shape (n,): standard deviations that bands have already.
         weight: shape (n,): of each error.
-        level: the share, and the level of the bands.
+        level: the share.
     """
-    reach = float(ndtri(0.5 + 0.5 * level))
+    reach = float(ndtri(0.5 + 0.5 * LEVEL))
     each = np.sqrt(np.maximum((np.abs(logs) / reach) ** 2 - known**2, 0.0))
     order = np.argsort(each)
     share = np.cumsum(weight[order]) / weight.sum()
@@ -55,13 +56,16 @@ def main() -> None:
     table = misses.merge(_known(chosen, args.jobs), on=["row", "metric"])
     table["weight"] = 1.0 / table.groupby(["deployment", "metric"])["row"].transform("size")
     steps = table[table["metric"] == "tpot"]
-    step = _asked(steps)
+    level = conformal(steps["deployment"].nunique())
+    step = _asked(steps, level)
     print(f"step: {step:.3f} over {steps['deployment'].nunique()} deployments")
     for documented in (True, False):
         some = table[(table["metric"] == "ttft") & (table["known"] == documented)]
         some = some.assign(sigma=np.hypot(some["sigma"], step))
         name = "documented" if documented else "inferred"
-        print(f"client, {name}: {_asked(some):.3f} over {some['deployment'].nunique()} deployments")
+        print(
+            f"client, {name}: {_asked(some, level):.3f} over {some['deployment'].nunique()} deployments"
+        )
     print(table.groupby(["metric", "deployment"])[["left_out", "sigma"]].agg(_size).round(3))
 
 
@@ -79,11 +83,16 @@ def _known(runs: list[MeasuredRun], jobs: int) -> pd.DataFrame:
     )
 
 
-def _asked(table: pd.DataFrame) -> float:
+def conformal(deployments: int) -> float:
+    """Share of the errors of so many deployments whose bound holds 90 % of another's."""
+    return min(1.0, LEVEL * (1.0 + 1.0 / deployments))
+
+
+def _asked(table: pd.DataFrame, level: float) -> float:
     logs, known, weight = (
         table[name].to_numpy(dtype=np.float64) for name in ("left_out", "sigma", "weight")
     )
-    return needed(logs, known, weight)
+    return needed(logs, known, weight, level)
 
 
 def _size(values: pd.Series[float]) -> float:

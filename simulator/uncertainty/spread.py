@@ -1,7 +1,7 @@
 """How far serving engines are from their model: spreads that no kernel benchmark shows.
 
 Standard deviations of the logarithm of a factor that one draw applies to the whole deployment. They
-hold for every engine: the runs they come from are of eleven deployments, too few for each engine's
+hold for every engine: the runs they come from are of thirteen deployments, too few for each engine's
 own (docs/uncertainty.md says how they were chosen, and how often measurements then lie in a band).
 """
 
@@ -27,12 +27,11 @@ class EngineSpread:
     step: float = 0.0
 
 
-SPREAD = EngineSpread(overhead=0.3, front=0.5, prefill=0.3, step=0.18)
-"""Of any engine. ``overhead``: c0 between 0.7 and 1.0 ms and c1 between 0.02 and 0.05 ms were found
-for one engine on different models. ``step``: the largest spread that a fitted deployment needs for 90 %
-of its measured TPOT to lie inside (0.18; half of them need 0.065 or less), which is the 90 %
-conformal bound over eleven deployments. ``front``, ``prefill``: the same of TTFT where the client is
-documented (0.325 beside the operators), shared between the two."""
+SPREAD = EngineSpread(overhead=0.3, front=0.5, prefill=0.3, step=0.14)
+"""Of any engine. ``overhead``, ``front``, ``prefill``: fitted constants differ by that between engines and from
+one deployment to the next. ``step``: what errors of measured TPOT still ask for, of thirteen deployments
+each predicted with constants fitted to the others (``python -m calibration.engines.spread``): the 90 %
+conformal bound for a fourteenth. Errors of TTFT then ask for nothing more where the client is documented."""
 
 LINK = 0.15
 """Standard deviation of the log of a link's transfer times [1]. Assumed: efficiencies of RDMA

@@ -35,7 +35,7 @@ from simulator.validation.serving.runs import MeasuredRun
 
 METRICS = ("ttft", "tpot")
 
-CLIENT = {True: 0.0, False: 0.5}
+CLIENT = {True: 0.0, False: 0.45}
 """Standard deviation of the log of a mean TTFT that its client leaves [1], by whether that is documented:
 what left-out errors of the fitted deployments ask for (``python -m calibration.engines.spread``,
 docs/uncertainty.md)."""

@@ -59,7 +59,7 @@ _DOUBTS = (
     (
         _one_rank_dp,
         "the script sets attention_dp_config.enable_balance, and prompts are simulated to wait for "
-        "one another: TTFT is still 18 to 32 % longer than predicted",
+        "one another: TTFT is still up to 40 % longer than predicted",
     ),
     (
         _front_end_bound,
@@ -73,8 +73,9 @@ _DOUBTS = (
     ),
     (
         lambda r: "gpt-oss" in r.model and r.engine == "trtllm" and r.workers.tp == 1
-        and r.concurrency == 64 and r.osl == 8192,
-        "26 s of TTFT would need a quarter of the KV cache the documented settings give",
+        and r.concurrency >= 64 and max(r.isl, r.osl) >= 8192,
+        "its TTFT is that of 54 running sequences, with long prompts as with long outputs: half of the "
+        "KV cache that the documented settings give",
     ),
     (
         lambda r: "235B" in r.model and r.engine == "sglang" and r.isl == 4000,
