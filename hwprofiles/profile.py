@@ -64,6 +64,7 @@ class PrefillAttentionParams:
     memory_eff: Param
     head_dim_exponent: Param
     l2_spill: Param | None = None
+    chain: Param | None = None
     error: Param | None = None
     ranges: Ranges = ()
     correlations: Correlations = ()
@@ -155,6 +156,7 @@ class MlaPrefillParams:
     compute_eff: Param
     memory_eff: Param
     row_s: Param | None = None
+    chain: Param | None = None
     error: Param | None = None
     ranges: Ranges = ()
     correlations: Correlations = ()

@@ -144,7 +144,7 @@ def parameter_path(key: OperatorKey, field: str) -> str:
 
 
 def _scaled(param: Param, name: str, factor: float) -> Param:
-    if param.unit == "s" or name.endswith("_passes"):
+    if param.unit == "s" or name.endswith("_passes") or name == "chain":
         return replace(param, value=param.value * factor)
     if param.unit == "bytes/s" or name == "eff" or name.endswith("_eff"):
         return replace(param, value=param.value / factor)

@@ -59,12 +59,14 @@ DECODE_ATTENTION = (
     Field("block_s", "s", 0, 0.1, "least cost of a tile of one block of keys", False),
     _ERROR,
 )
+_CHAIN = Field("chain", "1", 0, 20, "time of the longest row of tiles, at an SM's peak 1", False)
 PREFILL_ATTENTION = (
     _T0,
     _COMPUTE,
     _MEMORY,
     Field("head_dim_exponent", "1", 0, 2, "compute_eff scales with (head_dim/128) to this power"),
     Field("l2_spill", "1", 0, 20, "how much slower bytes beyond an L2 of them move", False),
+    _CHAIN,
     _ERROR,
 )
 NVLINK_ALL_REDUCE = (
@@ -118,6 +120,7 @@ MLA_PREFILL = (
     _COMPUTE,
     _MEMORY,
     Field("row_s", "s", 0, 1e-3, "cost of a token computed, whatever the heads", False),
+    _CHAIN,
     _ERROR,
 )
 ALL_TO_ALL = (

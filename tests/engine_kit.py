@@ -75,8 +75,10 @@ def grouped(plain: StepTable, kind: str = "plain", ranks: int = 1, stages: int =
     """
     attention, piece = plain.groups[0], plain.pieces[0]
     per_kv = attention.decode[0].token_s[0]
-    windowed = replace(attention, window=24, units=2, prefill_pair_s=3e-9)
-    local = replace(attention, local_chunk=19, units=3, prefill_read_s=2e-9)
+    windowed = replace(attention, window=24, units=2, prefill_pair_s=3e-9, prefill_chain_s=1e-4)
+    local = replace(attention, local_chunk=19, units=3, prefill_read_s=2e-9, prefill_chain_s=2e-4)
+    if kind == "everything":  # the longest context counts, of many chunks
+        attention = replace(attention, prefill_chain_s=1e-5)
     n = len(piece.a)
     half, twice = [0.5 * x for x in piece.b[0]], [2.0 * x for x in piece.b[0]]
     latency = AttentionPiece([1e-3 * (b > 0) for b in range(n)], [0.1 * per_kv] * n)

@@ -75,7 +75,8 @@ def prefill_s(model: StepModel, chunks: list[tuple[int, int]], rows: int) -> flo
     new = sum(c for _, c in chunks)
     pairs = sum(c * p + c * c / 2 for p, c in chunks)
     read = sum(p + c for p, c in chunks)
-    return float(model.mixed_s(0, 0, new, pairs, read, rows, len(chunks)))
+    longest = max(p + c for p, c in chunks)
+    return float(model.mixed_s(0, 0, new, pairs, read, rows, len(chunks), longest=longest))
 
 
 def operator(parts: list[OperatorTime], name: str) -> OperatorTime:

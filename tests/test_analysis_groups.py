@@ -50,6 +50,9 @@ def test_sums_over_contexts_are_those_of_single_steps(
         assert float(prompt_pairs(plan, np.array([tokens]))[0]) == plan.pairs(0, tokens)
         held = units_for((plan,), np.array([tokens]), block)
         assert int(held[0]) == plan.units * -(-kept[-1] // block)
+        chunks = [(block, tokens), (0, block)]
+        most = max(plan.reads(i) for p, c in chunks for i in range(p + 1, p + c + 1))
+        assert plan.longest(chunks) == most
 
 
 @pytest.mark.parametrize(("plan", "error"), [(PLANS[0], 1e-9), (PLANS[1], 0.02), (PLANS[2], 0.2)])

@@ -95,7 +95,9 @@ def test_the_table_is_the_vectorised_mixed_step(
     new = sum(c for _, c in chunks)
     pairs = sum(c * p + c * c / 2 for p, c in chunks)
     read = sum(p + c for p, c in chunks)
-    exact = float(step(*setup).mixed_s(batch, batch * context, new, pairs, read, rows, len(chunks)))
+    longest = max((p + c for p, c in chunks), default=0)
+    sizes = (batch, batch * context, new, pairs, read, rows, len(chunks))
+    exact = float(step(*setup).mixed_s(*sizes, longest=longest))
     tabulated = table(setup).mixed_s(batch, batch * context, chunks, rows)
     assert tabulated == pytest.approx(exact, rel=1e-12)
 
@@ -214,7 +216,7 @@ def test_step_time_never_falls_with_any_size(setup: Setup, data: st.DataObject) 
         "batch": draw(st.integers(1, 500)), "kv_tokens": draw(st.integers(500, 10**6)),
         "new": draw(st.integers(1, 20_000)), "pairs": draw(st.integers(1, 10**9)),
         "read": draw(st.integers(1, 10**6)), "rows": draw(st.integers(1, 500)),
-        "prefills": draw(st.integers(1, 64)),
+        "prefills": draw(st.integers(1, 64)), "longest": draw(st.integers(1, 10**6)),
     }  # fmt: skip
     before = float(step(*setup).mixed_s(**base))
     for name, value in base.items():

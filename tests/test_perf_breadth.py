@@ -311,6 +311,7 @@ def test_the_table_is_the_vectorised_step(
         read,
         ranks * (batch + len(chunks)),
         ranks * len(chunks),
+        longest=tuple(float(plan.longest(chunks)) if chunks else 0.0 for plan in plans),
         rounds=rounds,
     )
     assert float(exact) == pytest.approx(whole, rel=1e-9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -89,6 +90,25 @@ def test_prefill_tensors_beyond_the_l2_move_slower() -> None:
         10, 50, 10, l2_spill=2.0, l2_bytes=moved - 40.0, **args
     ) == pytest.approx(plain + 2.0 * 40.0)
     assert forms.prefill_attention_s(10, 50, 10, l2_spill=2.0, l2_bytes=moved, **args) == plain
+
+
+def test_no_prefill_is_faster_than_its_longest_row_of_tiles() -> None:
+    # 3 tokens a head: 4·2·3·50 FLOP at 8·0.5 FLOP/s = 300 s; a row of 128 queries of one head that
+    # attends to 10 keys, on one multiprocessor of 4: 2·128·4·2·10·4/8 = 10 240 s
+    args: dict[str, Any] = {
+        "heads": 3, "kv_heads": 1, "head_dim": 2, "t0_s": 0.0, "compute_eff": 0.5, "memory_eff": 1e12,
+        "peak_flops": 8.0, "bandwidth": 2.0, "sms": 4.0,
+    }  # fmt: skip
+    for chain, time_s in ((0.0, 300.0), (2.0, math.hypot(300.0, 10_240.0))):
+        assert forms.prefill_attention_s(
+            10, 50, 10, longest=10, chain=chain, **args
+        ) == pytest.approx(time_s)
+    latent = {key: args[key] for key in ("heads", "t0_s", "compute_eff", "memory_eff")}
+    latent |= {"peak_flops": 8.0, "bandwidth": 2.0, "sms": 4.0, "qk_head_dim": 3, "v_head_dim": 1}
+    # the same arithmetic: 2·(3 + 1) FLOP a pair and head
+    assert forms.mla_prefill_s(10, 50, 10, longest=10, chain=2.0, **latent) == pytest.approx(
+        math.hypot(300.0, 10_240.0)
+    )
 
 
 PREFILL: dict[str, Any] = {

@@ -106,6 +106,7 @@ def prefill_capacity(
         read=tuple(tokens for _ in groups),
         chunks=prompts,
         rows=prompts,
+        longest=tuple(np.maximum.reduceat(prompt, starts) for _ in groups),
     )
     # every rank has such a batch, and a batch enters the pipeline when one stage is free
     rate = times.ranks * pool.table.stages * len(demand) / float(seconds.sum())

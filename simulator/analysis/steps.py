@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from simulator.perf.forms import chained_s
+from simulator.perf.shape import part
 from simulator.perf.table import AttentionGroupPlan, StepTable
 
 FloatArray = npt.NDArray[np.float64]
@@ -70,6 +72,7 @@ class StepTimes:
         read: Groups,
         chunks: Numbers,
         rows: Numbers,
+        longest: Groups | None = None,
     ) -> FloatArray:
         """Time [s] of a step that decodes ``batch`` sequences and prefills ``new`` prompt tokens.
 
@@ -81,6 +84,8 @@ class StepTimes:
             read: KV tokens read back by the chunks, for each group.
             chunks: prefilling sequences.
             rows: tokens sampled.
+            longest: most tokens a query of the chunks attends to, for each group; None: that of
+                chunks which are all alike.
         """
         x = self.table
         batch_ = np.asarray(batch, dtype=np.float64)
@@ -100,7 +105,9 @@ class StepTimes:
                 t
                 + np.where(batch_ > 0.0, decode, 0.0)
                 + group.prefill_t0_s
-                + group.prefill_pair_s * pairs[i]
+                + _compute_s(
+                    group, pairs[i], part(read[i], chunks) if longest is None else longest[i]
+                )
                 + _moved_s(group, group.prefill_new_s * new + group.prefill_read_s * read[i])
             )
         eager_s = np.where(batch_ + new > x.graph_tokens, x.eager_s, 0.0)
@@ -141,6 +148,12 @@ def _column(values: list[float] | None) -> FloatArray | None:
 
 def _at(column: FloatArray, index: FloatArray) -> FloatArray:
     return np.asarray(np.interp(index, np.arange(column.size), column), dtype=np.float64)
+
+
+def _compute_s(group: AttentionGroupPlan, pairs: Numbers, longest: Numbers) -> FloatArray:
+    """Arithmetic of a prefill [s], no faster than the row of tiles of the longest context."""
+    most = np.minimum(longest, np.inf if group.span is None else group.span)
+    return chained_s(group.prefill_pair_s * np.asarray(pairs), group.prefill_chain_s * most)
 
 
 def _moved_s(group: AttentionGroupPlan, memory_s: Numbers) -> FloatArray:

@@ -20,14 +20,14 @@ from hwprofiles import GpuProfile, KernelFamily
 from simulator.model import AttentionGroup, GqaAttention, MlaAttention
 from simulator.perf import forms
 from simulator.perf.decode import AffineDecode, DecodePiece, GroupedDecode, decode_args
-from simulator.perf.forms import Array
+from simulator.perf.forms import Array, Size
 from simulator.perf.kernels import ACTIVATION_BYTES, Multiply, for_dtype, gemm_params, value_or
 from simulator.perf.precision import Precision
 
 
 @dataclass(frozen=True, slots=True)
 class PrefillCost:
-    """One layer's prefill attention, additive in its parts.
+    """One layer's prefill attention.
 
     Attributes:
         fixed_s: per layer [s].
@@ -36,6 +36,7 @@ class PrefillCost:
         read_s: per KV token read back [s].
         l2_spill: how much slower the part of the last two beyond ``l2_s`` is [1].
         l2_s: time in which an L2 of bytes moves [s].
+        chain_s: of a row of tiles, per token of the longest context [s].
     """
 
     fixed_s: float
@@ -44,6 +45,11 @@ class PrefillCost:
     read_s: float
     l2_spill: float = 0.0
     l2_s: float = 0.0
+    chain_s: float = 0.0
+
+    def compute_s(self, pairs: Size, longest: Size) -> Array:
+        """Arithmetic of one layer, no faster than the row of tiles of the longest context [s]."""
+        return forms.chained_s(self.pair_s * np.asarray(pairs), self.chain_s * np.asarray(longest))
 
     def memory_s(self, new: Array, read: Array) -> Array:
         """Moving Q, O, K and V of one layer [s]."""
@@ -132,7 +138,7 @@ def _grouped(
     heads_of = (heads, kv_heads, attention.head_dim)
     decode = decode_args(gpu, kernels, heads_of, precision.kv, precision.kv_bytes)
     prefill = for_dtype(kernels.prefill_attention, precision.kv)
-    t0_s, pair, new, read = forms.prefill_attention_coefficients(
+    t0_s, pair, new, read, row = forms.prefill_attention_coefficients(
         heads=heads,
         kv_heads=kv_heads,
         head_dim=attention.head_dim,
@@ -144,6 +150,8 @@ def _grouped(
         kv_bytes=precision.kv_bytes,
         io_bytes=ACTIVATION_BYTES,
         head_dim_exponent=prefill.head_dim_exponent.value,
+        chain=value_or(prefill.chain, 0.0),
+        sms=gpu.sms.value,
     )
     width = heads * attention.head_dim
     return GroupAttention(
@@ -156,6 +164,7 @@ def _grouped(
             float(read),
             value_or(prefill.l2_spill, 0.0),
             gpu.l2_bytes.value / (bandwidth * prefill.memory_eff.value),
+            float(row),
         ),
         decode_pair_flops=4.0 * width,
         prefill_pair_flops=4.0 * width,
@@ -182,7 +191,7 @@ def _latent(
     kv = group.kv_bytes(precision.kv_bytes, tp)
     io = heads * absorbed * ACTIVATION_BYTES
     pieces = _latent_decode(attention, gpu, kernels, tp, precision)
-    fixed, pair, new, read = _latent_prefill(attention, gpu, kernels, tp, precision)
+    fixed, pair, new, read, row = _latent_prefill(attention, gpu, kernels, tp, precision)
     # the projection of the new tokens' latents is one of the layer's GEMMs; a cached prefix is
     # expanded again, ``read - new`` tokens of it
     wide = attention.qk_nope_head_dim + attention.v_head_dim
@@ -193,7 +202,13 @@ def _latent(
     return GroupAttention(
         group=group,
         decode=pieces,
-        prefill=PrefillCost(float(fixed), float(pair), float(new) - again, float(read) + again),
+        prefill=PrefillCost(
+            float(fixed),
+            float(pair),
+            float(new) - again,
+            float(read) + again,
+            chain_s=float(row),
+        ),
         decode_pair_flops=2.0 * heads * absorbed,
         prefill_pair_flops=2.0 * heads * expanded,
         kv_bytes=kv,
@@ -242,7 +257,7 @@ def _latent_decode(
 
 def _latent_prefill(
     attention: MlaAttention, gpu: GpuProfile, kernels: KernelFamily, tp: int, precision: Precision
-) -> tuple[float, Array, Array, Array]:
+) -> tuple[float, Array, Array, Array, Array]:
     """Coefficients of multi-head attention over the expanded heads, in bf16 whatever the cache is."""
     heads, bandwidth = attention.heads // tp, gpu.memory_bytes_per_s.value
     if kernels.mla_prefill:
@@ -258,6 +273,8 @@ def _latent_prefill(
             bandwidth=bandwidth,
             io_bytes=ACTIVATION_BYTES,
             row_s=0.0 if own.row_s is None else own.row_s.value,
+            chain=value_or(own.chain, 0.0),
+            sms=gpu.sms.value,
         )
     prefill = for_dtype(kernels.prefill_attention, precision.kv)
     return forms.prefill_attention_coefficients(
@@ -272,4 +289,6 @@ def _latent_prefill(
         kv_bytes=ACTIVATION_BYTES,
         io_bytes=ACTIVATION_BYTES,
         head_dim_exponent=prefill.head_dim_exponent.value,
+        chain=value_or(prefill.chain, 0.0),
+        sms=gpu.sms.value,
     )

@@ -118,7 +118,7 @@ def _decode(group: GroupAttention, shape: StepShape, i: int) -> OperatorTime:
 
 def _prefill(group: GroupAttention, shape: StepShape, i: int) -> OperatorTime:
     cost, layers = group.prefill, group.layers
-    compute = cost.pair_s * shape.pairs[i]
+    compute = float(cost.compute_s(shape.pairs[i], shape.longest[i]))
     memory = float(cost.memory_s(np.asarray(shape.new), np.asarray(shape.read[i])))
     moved = group.kv_bytes * (shape.new + shape.read[i]) + group.prefill_io_bytes * shape.new
     return OperatorTime(

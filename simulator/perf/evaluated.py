@@ -24,7 +24,7 @@ from simulator.perf.forms import Array, Size
 from simulator.perf.kernels import ACTIVATION_BYTES, Gemm, TokenOperator
 from simulator.perf.operators import Operators
 from simulator.perf.rank import RankCost
-from simulator.perf.shape import Share
+from simulator.perf.shape import Share, span_of
 from simulator.perf.step import StepModel
 
 
@@ -203,11 +203,12 @@ def _send(ops: Operators, op: Send, m: Array, time_s: Array) -> Evaluation:
 def _prefill_attention(
     ops: Operators, group: GroupAttention, x: Prefills, share: Array
 ) -> Evaluation:
-    cost, span = group.prefill, _span(group)
+    cost, span = group.prefill, span_of(group.group)
     seen = np.minimum(x.prompt, span)
     pairs = 0.5 * seen * seen + seen * (x.prompt - seen)
     memory = cost.memory_s(x.prompt, x.prompt)
-    each = cost.fixed_s * share + cost.pair_s * pairs + memory
+    # of a step's row of tiles a prompt answers for its share
+    each = cost.fixed_s * share + cost.compute_s(pairs, share * seen) + memory
     operator, kind, params, why = _attention_params(ops, group, "prefill")
     return Evaluation(
         "prefill_attention", operator, kind, group.layers * each,
@@ -218,7 +219,7 @@ def _prefill_attention(
 def _decode_attention(
     ops: Operators, group: GroupAttention, x: Decodes, held: Array, share: Array
 ) -> Evaluation:
-    seen = np.minimum(x.context, _span(group))
+    seen = np.minimum(x.context, span_of(group.group))
     alone = RankCost(replace(ops, attention=(group,)), 0.0, 0.0, Share(ranks=1, stages=1))
     step_s = alone.decode_attention_s(held, (held * seen,), np.ones_like(held))
     operator, kind, params, why = _attention_params(ops, group, "decode")
@@ -226,11 +227,6 @@ def _decode_attention(
         "decode_attention", operator, kind, share * step_s,
         {"batch": held, "kv_len": seen, **_heads(ops, group)}, params.ranges, why,
     )  # fmt: skip
-
-
-def _span(group: GroupAttention) -> float:
-    """Tokens a query looks back at most."""
-    return float(group.group.window or group.group.local_chunk or np.inf)
 
 
 def _heads(ops: Operators, group: GroupAttention) -> dict[str, Size]:

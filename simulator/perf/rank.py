@@ -26,6 +26,7 @@ class RankSizes:
         new: prompt tokens computed.
         pairs: query-key pairs of the chunks, for each group.
         read: KV tokens the chunks read back, for each group.
+        longest: most tokens a query of the chunks attends to, for each group.
         rows: tokens sampled.
         prefills: chunks.
     """
@@ -35,6 +36,7 @@ class RankSizes:
     new: Array
     pairs: tuple[Array, ...]
     read: tuple[Array, ...]
+    longest: tuple[Array, ...]
     rows: Array
     prefills: Array
 
@@ -161,7 +163,7 @@ class RankCost:
             cost = group.prefill
             stages = self.share.stages
             memory = cost.memory_s(x.new / stages, x.read[i] / stages)
-            chunks = cost.pair_s * x.pairs[i] / stages + memory
+            chunks = cost.compute_s(x.pairs[i] / stages, x.longest[i]) + memory
             total = total + group.layers * (cost.fixed_s + chunks)
         return np.where(x.prefills > 0.0, total, 0.0)
 
@@ -192,6 +194,7 @@ class RankCost:
             new=float(x.new) / stages,
             pairs=tuple(float(n) / stages for n in x.pairs),
             read=tuple(float(n) / stages for n in x.read),
+            longest=tuple(float(n) for n in x.longest),
             rows=float(self.rows(x.rows, x.decodes)),
             tokens=tokens,
             all_tokens=float(self.all_tokens(all_tokens, x.decodes)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,16 @@ def read_of(group: AttentionGroup, cached: int, new: int) -> int:
     return new + (cached if group.window is None else min(cached, group.window))
 
 
+def longest_of(group: AttentionGroup, chunks: Sequence[tuple[int, int]]) -> float:
+    """Most tokens a query of some ``(cached, new)`` chunks attends to, its own included; 0 of none."""
+    return float(min(max((read_of(group, p, c) for p, c in chunks), default=0), span_of(group)))
+
+
+def span_of(group: AttentionGroup) -> float:
+    """Tokens a query looks back at most."""
+    return float(group.window or group.local_chunk or np.inf)
+
+
 @dataclass(frozen=True, slots=True)
 class StepShape:
     """The sufficient statistics of a step, as one GPU sees them.
@@ -67,6 +78,7 @@ class StepShape:
         new: prompt tokens computed.
         pairs: query-key pairs of the chunks, for each group.
         read: KV tokens the chunks read back, for each group.
+        longest: most tokens a query of the chunks attends to, for each group.
         rows: tokens sampled.
         tokens: new tokens, decoded and prefilled.
         all_tokens: those of all attention ranks.
@@ -78,6 +90,7 @@ class StepShape:
     new: float
     pairs: tuple[float, ...]
     read: tuple[float, ...]
+    longest: tuple[float, ...]
     rows: float
     tokens: float
     all_tokens: float

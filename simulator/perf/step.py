@@ -33,7 +33,16 @@ from simulator.perf.notes import notes
 from simulator.perf.operators import Operators, bind_operators
 from simulator.perf.precision import Compute, Precision
 from simulator.perf.rank import RankCost, RankSizes
-from simulator.perf.shape import Reads, Share, pairs_of, part, per_group, read_of
+from simulator.perf.shape import (
+    Reads,
+    Share,
+    longest_of,
+    pairs_of,
+    part,
+    per_group,
+    read_of,
+    span_of,
+)
 from simulator.perf.table import StepTable
 from simulator.perf.tabulate import tabulate
 from simulator.units import MS
@@ -133,6 +142,7 @@ class StepModel:
         rows: Size,
         prefills: Size,
         *,
+        longest: Reads | None = None,
         rounds: bool = True,
     ) -> Array:
         """Time [s] of a step that decodes sequences and prefills chunks; arguments broadcast.
@@ -147,10 +157,12 @@ class StepModel:
             read: KV tokens read back, ``p + c`` where all is, summed over chunks, by group.
             rows: tokens sampled: ``batch`` plus the prefills that end in this step.
             prefills: number of chunks.
+            longest: most tokens a query of the chunks attends to, largest ``p + c`` where all is
+                read, by group; None: that of chunks which are all alike.
             rounds: with pipeline stages, a round of microbatches; False: one batch through all.
         """
         cost = self._cost(rounds)
-        x = self._busiest(cost.share, batch, kv_tokens, new, pairs, read, rows, prefills)
+        x = self._busiest(cost.share, batch, kv_tokens, new, pairs, read, rows, prefills, longest)
         time = cost.step_s(x)
         if self.parallel.attention_dp > 1:
             tokens = np.asarray(batch, dtype=np.float64) + np.asarray(new)
@@ -172,9 +184,17 @@ class StepModel:
         read: Reads,
         rows: Size,
         prefills: Size,
+        longest: Reads | None,
     ) -> RankSizes:
         """What of an instance's step falls to its fullest rank, sequences being alike."""
         groups = len(self.operators_per_gpu.attention)
+        if longest is None:
+            longest = tuple(
+                np.minimum(part(tokens, prefills), span_of(group))
+                for group, tokens in zip(
+                    self.model.attention_groups, per_group(read, groups), strict=True
+                )
+            )
         own, chunks = share.rank(batch), share.rank(prefills)
         held, cut = part(own, batch), part(chunks, prefills)
         return RankSizes(
@@ -183,6 +203,7 @@ class StepModel:
             new=np.asarray(new, dtype=np.float64) * cut,
             pairs=tuple(n * cut for n in per_group(pairs, groups)),
             read=tuple(n * cut for n in per_group(read, groups)),
+            longest=per_group(longest, groups),
             rows=share.rank(rows),
             prefills=chunks,
         )
@@ -229,6 +250,7 @@ class StepModel:
             tuple(float(sum(read_of(g, p, c) for p, c in chunks)) for g in groups),
             batch + len(chunks) if rows is None else rows,
             len(chunks),
+            tuple(longest_of(g, chunks) for g in groups),
         )
         overhead = self.c0_s + cost.sequence_s * float(x.batch + x.prefills)
         shape = cost.shape(x, batch + new)

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 Reads = float | Sequence[float]
 """KV tokens read by a batch: one number for each attention group, or a number if there is one."""
@@ -68,6 +69,7 @@ class AttentionGroupPlan:
             units. 1 where there is one group: a unit is then a block.
         prefill_l2_spill: how much slower new and read-back tokens are beyond ``prefill_l2_s`` [1].
         prefill_l2_s: their time when they fill the L2 [s].
+        prefill_chain_s: of the row of tiles that attends to the longest context (``longest``) [s/token].
     """
 
     decode: tuple[AttentionPiece, ...]
@@ -80,6 +82,7 @@ class AttentionGroupPlan:
     units: int = 1
     prefill_l2_spill: float = 0.0
     prefill_l2_s: float = 0.0
+    prefill_chain_s: float = 0.0
 
     @property
     def span(self) -> int | None:
@@ -119,6 +122,13 @@ class AttentionGroupPlan:
             return cached % self.local_chunk + new
         return cached + new
 
+    def longest(self, chunks: Chunks) -> int:
+        """Most tokens a query of at least one chunk attends to, its own included."""
+        span = self.span
+        if span is None:
+            return max(p + c for p, c in chunks)
+        return min(span, max(self.read_back(p, c) for p, c in chunks))
+
     def decode_s(self, batch: int, reads: float) -> float:
         """Decode attention [s] of ``batch`` ≥ 1 sequences that read ``reads`` KV tokens together."""
         pieces = self.decode
@@ -142,13 +152,19 @@ class AttentionGroupPlan:
                 new += c
                 pairs += self.pairs(p, c)
                 read += self.read_back(p, c)
-        t = (
-            self.prefill_t0_s
-            + self.prefill_pair_s * pairs
-            + self.prefill_new_s * new
-            + self.prefill_read_s * read
-        )
+        compute_s = self.prefill_pair_s * pairs
+        if self.prefill_chain_s:
+            compute_s = self.chained_s(compute_s, self.longest(chunks))
+        t = self.prefill_t0_s + compute_s + self.prefill_new_s * new + self.prefill_read_s * read
         return t + self.spilled_s(new, read) if self.prefill_l2_spill else t
+
+    def chained_s(self, compute_s: float, longest: int) -> float:
+        """Arithmetic of a prefill [s]: its row of tiles of the longest context is one SM's work.
+
+        The root of the squares of both (``forms.chained_s``).
+        """
+        row_s = self.prefill_chain_s * longest
+        return sqrt(compute_s * compute_s + row_s * row_s)
 
     def spilled_s(self, new: int, read: int) -> float:
         """What tensors of a prefill beyond the L2 cost more [s]."""
@@ -273,11 +289,11 @@ class StepTable:
             return self.rank_mixed_s(0, [0] * len(self.groups), [(0, c) for c in prompts], count)
         (c,) = prompts  # by far the most frequent step of a prefill instance
         group = self.groups[0]
+        compute_s = group.prefill_pair_s * (c * (0.5 * c))
+        if group.prefill_chain_s:
+            compute_s = group.chained_s(compute_s, c)
         attention_s = (
-            group.prefill_t0_s
-            + group.prefill_pair_s * (c * (0.5 * c))
-            + group.prefill_new_s * c
-            + group.prefill_read_s * c
+            group.prefill_t0_s + compute_s + group.prefill_new_s * c + group.prefill_read_s * c
         )
         if group.prefill_l2_spill:
             attention_s += group.spilled_s(c, c)

@@ -94,6 +94,7 @@ def _group(
         prefill_read_s=each * group.prefill.read_s,
         prefill_l2_spill=group.prefill.l2_spill,
         prefill_l2_s=group.layers * group.prefill.l2_s,
+        prefill_chain_s=group.layers * group.prefill.chain_s,
         window=group.group.window,
         local_chunk=group.group.local_chunk,
         units=size,

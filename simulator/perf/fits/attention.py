@@ -110,6 +110,9 @@ def prefill_seconds(rows: pd.DataFrame, sheet: Sheet, values: Mapping[str, float
         head_dim_exponent=values.get("head_dim_exponent", 0.0),
         l2_spill=values.get("l2_spill", 0.0),
         l2_bytes=sheet.l2_bytes,
+        longest=np.minimum(cached + length, window),
+        chain=values.get("chain", 0.0),
+        sms=sheet.sms,
     )
 
 
@@ -131,6 +134,9 @@ def long_prompts(rows: pd.DataFrame, sheet: Sheet) -> Mask:
     del sheet
     return np.asarray(_common(rows) & (column(rows, "isl") >= SHORTEST))
 
+
+CHAIN = Bound("chain", 1.0, 0.0, 20.0)
+"""The row of tiles of the longest context of a prefill."""
 
 HEADS = ("n_heads", "n_kv_heads")
 DECODE = Kernel(
@@ -215,6 +221,7 @@ def fit_prefill_attention(
     *,
     head_dim_exponent: float = 0.0,
     spill: bool = False,
+    chain: bool = False,
     everything: bool = False,
 ) -> FitResult:
     """Fit ``forms.prefill_attention_s`` to rows of one GPU, kernel family and KV type.
@@ -225,6 +232,8 @@ def fit_prefill_attention(
         sheet: the GPU, with the bf16 peak.
         head_dim_exponent: how efficiency changes with the width of a head; not fitted [1].
         spill: fit what tensors beyond the L2 cost, too.
+        chain: fit the row of tiles of the longest context, too; it takes rows of few tiles, and
+            more of them than a small machine measures.
         everything: fit to all rows, whatever their heads and length (small machines).
 
     Raises:
@@ -232,6 +241,6 @@ def fit_prefill_attention(
         InputError: a column is missing, or too few rows are usable.
     """
     kernel = replace(PREFILL, usable=_all) if everything else PREFILL
-    if spill:
-        kernel = replace(kernel, bounds=(*kernel.bounds, Bound("l2_spill", 0.5, 0.0, 20.0)))
+    more = ((Bound("l2_spill", 0.5, 0.0, 20.0),) if spill else ()) + ((CHAIN,) if chain else ())
+    kernel = replace(kernel, bounds=kernel.bounds + more)
     return fit_kernel(kernel, rows, sheet, fixed={"head_dim_exponent": head_dim_exponent})

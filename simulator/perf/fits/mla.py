@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from simulator.perf import forms
-from simulator.perf.fits.attention import COLD, KV_BYTES, SHORTEST, SMALL_KV_BYTES
+from simulator.perf.fits.attention import CHAIN, COLD, KV_BYTES, SHORTEST, SMALL_KV_BYTES
 from simulator.perf.fits.kernel import Array, Kernel, Sheet, column, fit_kernel
 from simulator.perf.fits.result import FitResult
 from simulator.perf.fits.solve import Bound
@@ -67,6 +68,9 @@ def mla_prefill_seconds(rows: pd.DataFrame, sheet: Sheet, values: Mapping[str, f
         peak_flops=sheet.peak_flops,
         bandwidth=sheet.bandwidth,
         row_s=values.get("row_s", 0.0),
+        longest=length,
+        chain=values.get("chain", 0.0),
+        sms=sheet.sms,
     )
 
 
@@ -122,16 +126,20 @@ def fit_mla_decode(rows: pd.DataFrame | Split, sheet: Sheet) -> FitResult:
     return fit_kernel(MLA_DECODE, rows, sheet)
 
 
-def fit_mla_prefill(rows: pd.DataFrame | Split, sheet: Sheet) -> FitResult:
+def fit_mla_prefill(rows: pd.DataFrame | Split, sheet: Sheet, *, chain: bool = False) -> FitResult:
     """Fit ``forms.mla_prefill_s`` to rows of one GPU, kernel family and KV type.
 
     Args:
         rows: ``kv_dtype, batch, isl, n_heads, latency_us``, DeepSeek-V3's widths; held out by heads
             and batch.
         sheet: the GPU, with the bf16 peak.
+        chain: fit the row of tiles of the longest context, too.
 
     Raises:
         LeakError: held-out groups are among the fitted ones.
         InputError: a column is missing, or too few rows are usable.
     """
-    return fit_kernel(MLA_PREFILL, rows, sheet)
+    kernel = MLA_PREFILL
+    if chain:
+        kernel = replace(kernel, bounds=(*kernel.bounds, CHAIN))
+    return fit_kernel(kernel, rows, sheet)

@@ -4,6 +4,8 @@ References:
     [1] T. Dao, "FlashAttention-2: faster attention with better parallelism and work
         partitioning", 2023: causal attention computes half of the square, and never writes it.
     [2] T. Dao, D. Haziza, F. Massa, G. Sizov, "Flash-Decoding for long-context inference", 2023.
+    [3] R. L. Graham, "Bounds on multiprocessing timing anomalies", SIAM J. Appl. Math. 17(2), 1969:
+        a list schedule on m machines takes at most work/m + longest job.
 """
 
 from __future__ import annotations
@@ -57,6 +59,11 @@ PLAIN = DecodeTerms()
 
 BLOCK_TOKENS = 128
 """Keys a decode kernel works on at a time: a context of no more is never split [tokens]."""
+
+
+ROW_QUERIES = 128
+"""Queries of a row of tiles of a prefill kernel, one multiprocessor's work [1]; smaller rows show as a
+smaller ``chain``."""
 
 
 def decode_attention_coefficients(
@@ -187,9 +194,12 @@ def prefill_attention_coefficients(
     kv_bytes: float = 2.0,
     io_bytes: float = 2.0,
     head_dim_exponent: float = 0.0,
-) -> tuple[float, Array, Array, Array]:
-    """What ``prefill_attention_s`` adds up: (fixed, per pair, per new token, per token read) [s].
+    chain: float = 0.0,
+    sms: float = 0.0,
+) -> tuple[float, Array, Array, Array, Array]:
+    """What ``prefill_attention_s`` is made of.
 
+    (Fixed, per pair, per new token, per token read, per token of the longest context) [s].
     Arguments as in ``prefill_attention_s``.
     """
     head_dim = as_float(head_dim)
@@ -198,7 +208,35 @@ def prefill_attention_coefficients(
     kv = 2.0 * as_float(kv_heads) * head_dim * kv_bytes
     efficiency = np.minimum(1.0, compute_eff * (head_dim / 128.0) ** head_dim_exponent)
     per_pair = 4.0 * width / (peak_flops * efficiency)
-    return t0_s, per_pair, (2.0 * width * io_bytes + kv) / memory, kv / memory
+    row = chain_token_s(4.0 * head_dim * compute_eff / efficiency, chain, sms, peak_flops)
+    return t0_s, per_pair, (2.0 * width * io_bytes + kv) / memory, kv / memory, row
+
+
+def chain_token_s(pair_flops: Size, chain: float, sms: float, peak_flops: float) -> Array:
+    """What a row of tiles takes for each key it attends to [s].
+
+    A row of tiles is ``ROW_QUERIES`` queries of one head, the work of one multiprocessor.
+
+    Args:
+        pair_flops: arithmetic of a query-key pair of one head [FLOP].
+        chain: its time as a multiple of that at a multiprocessor's share of the peak [1].
+        sms: streaming multiprocessors of the GPU [1].
+        peak_flops: dense peak of the compute type [FLOP/s].
+    """
+    return chain * ROW_QUERIES * as_float(pair_flops) * sms / peak_flops
+
+
+def chained_s(compute_s: Size, row_s: Size) -> Array:
+    """Time of rows of tiles that all multiprocessors share, the longest of them apart [s].
+
+    Rows handed out to multiprocessors as they come free take at least the larger of the two and
+    at most their sum [3]; measured kernels are well described by the root of their squares.
+
+    Args:
+        compute_s: time of all rows, spread evenly [s].
+        row_s: time of the longest [s].
+    """
+    return np.asarray(np.hypot(compute_s, row_s), dtype=np.float64)
 
 
 def prefill_attention_s(
@@ -219,14 +257,21 @@ def prefill_attention_s(
     head_dim_exponent: float = 0.0,
     l2_spill: float = 0.0,
     l2_bytes: float = np.inf,
+    longest: Size = 0.0,
+    chain: float = 0.0,
+    sms: float = 0.0,
 ) -> Array:
-    """Time [s] of one layer's causal attention over prompt chunks; additive in its parts.
+    """Time [s] of one layer's causal attention over prompt chunks.
 
-    ``t0 + 4·heads·head_dim·pairs/(peak·compute_eff)
-    + (Q and O and K,V written of new tokens, K,V read back)/(bandwidth·memory_eff)``.
+    ``t0 + √(compute² + row²)
+    + (Q and O and K,V written of new tokens, K,V read back)/(bandwidth·memory_eff)`` with
+    ``compute = 4·heads·head_dim·pairs/(peak·compute_eff)`` and, where there is a ``chain``,
+    ``row = chain·128·4·head_dim·longest·SMs/peak``: no kernel is faster than the one row of tiles that
+    attends to the longest context, the work of one multiprocessor (``chained_s``).
     A chunk of ``c`` tokens after ``p`` cached ones has ``pairs = c·p + c²/2`` [1] and reads back
     ``p + c``; whole prompts of length L in a batch b have ``new = read = b·L``,
-    ``pairs = b·L²/2``. The measured tables have no cached prefix: ``p > 0`` extrapolates.
+    ``pairs = b·L²/2``. The measured tables have no cached prefix: ``p > 0`` extrapolates, and a
+    kernel that splits the keys of a short chunk after a long prefix would have a shorter row.
 
     Args:
         new: tokens computed, summed over the chunks [tokens].
@@ -243,12 +288,16 @@ def prefill_attention_s(
         kv_bytes: bytes of one stored K or V number [bytes].
         io_bytes: bytes of one Q or O number [bytes].
         head_dim_exponent: the compute efficiency scales with ``(head_dim/128)`` to this power, and
-            never exceeds 1 [1].
+            never exceeds 1 [1]; a row of tiles gains as much.
         l2_spill: how much slower bytes beyond ``l2_bytes`` move than those before them [1]; where the L2
             serves second reads, ``memory_eff`` is that of tensors that fit.
         l2_bytes: last-level cache [bytes].
+        longest: most tokens a query of the chunks attends to, largest ``p + c`` [tokens].
+        chain: time of a row of tiles as a multiple of that at its multiprocessor's share of the
+            peak [1]; 0: no such bound.
+        sms: streaming multiprocessors of the GPU [1].
     """
-    fixed, per_pair, per_new, per_read = prefill_attention_coefficients(
+    fixed, per_pair, per_new, per_read, per_longest = prefill_attention_coefficients(
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
@@ -260,12 +309,15 @@ def prefill_attention_s(
         kv_bytes=kv_bytes,
         io_bytes=io_bytes,
         head_dim_exponent=head_dim_exponent,
+        chain=chain,
+        sms=sms,
     )
     new = as_float(new)
     memory = per_new * new + per_read * as_float(read)
     if l2_spill > 0.0:
         memory = memory + l2_spill * np.maximum(memory - l2_bytes / (bandwidth * memory_eff), 0.0)
-    return np.where(new > 0.0, fixed + per_pair * as_float(pairs) + memory, 0.0)
+    compute = chained_s(per_pair * as_float(pairs), per_longest * as_float(longest))
+    return np.where(new > 0.0, fixed + compute + memory, 0.0)
 
 
 def causal_pairs(cached: Size, new: Size) -> Array:

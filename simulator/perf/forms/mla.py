@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.perf.forms.arrays import Array, Size, as_float, p_norm
+from simulator.perf.forms.attention import chain_token_s, chained_s
 
 
 def mla_decode_coefficients(
@@ -122,16 +123,20 @@ def mla_prefill_coefficients(
     bandwidth: float,
     io_bytes: float = 2.0,
     row_s: float = 0.0,
-) -> tuple[float, Array, Array, Array]:
-    """What ``mla_prefill_s`` adds up: (fixed, per pair, per new token, per token read) [s].
+    chain: float = 0.0,
+    sms: float = 0.0,
+) -> tuple[float, Array, Array, Array, Array]:
+    """What ``mla_prefill_s`` is made of.
 
+    (Fixed, per pair, per new token, per token read, per token of the longest context) [s].
     Arguments as in ``mla_prefill_s``.
     """
     heads, qk, v = as_float(heads), as_float(qk_head_dim), as_float(v_head_dim)
     memory = bandwidth * memory_eff
     pair = 2.0 * heads * (qk + v) / (peak_flops * compute_eff)
     row = heads * (qk + v) * io_bytes / memory
-    return t0_s, pair, row + row_s, row
+    longest = chain_token_s(2.0 * (qk + v), chain, sms, peak_flops)
+    return t0_s, pair, row + row_s, row, longest
 
 
 def mla_prefill_s(
@@ -149,11 +154,17 @@ def mla_prefill_s(
     bandwidth: float,
     io_bytes: float = 2.0,
     row_s: float = 0.0,
+    longest: Size = 0.0,
+    chain: float = 0.0,
+    sms: float = 0.0,
 ) -> Array:
     """Time [s] of one layer's causal latent attention over prompt chunks, heads expanded [1].
 
-    ``t0 + 2·heads·(qk + v)·pairs/(peak·compute_eff) + (Q and O of new, K and V of read)/(bandwidth·
-    memory_eff) + row·new``; an engine that stays in the latent reaches a lower ``compute_eff`` in this measure.
+    ``t0 + √(compute² + row of tiles²) + (Q and O of new, K and V of read)/(bandwidth·memory_eff)
+    + row·new`` with ``compute = 2·heads·(qk + v)·pairs/(peak·compute_eff)`` and
+    ``chain·128·2·(qk + v)·longest·SMs/peak`` for the row of tiles of the longest context, as in
+    ``prefill_attention_s``. An engine that stays in the latent reaches a lower ``compute_eff`` in this
+    measure.
 
     Args:
         new: tokens computed, summed over the chunks [tokens].
@@ -169,8 +180,12 @@ def mla_prefill_s(
         bandwidth: memory bandwidth of the data sheet [bytes/s].
         io_bytes: bytes of one number of Q, K, V or O [bytes].
         row_s: cost of a token computed, whatever the number of heads [s].
+        longest: most tokens a query of the chunks attends to, largest ``p + c`` [tokens].
+        chain: time of a row of tiles as a multiple of that at its multiprocessor's share of the
+            peak [1]; 0: no such bound.
+        sms: streaming multiprocessors of the GPU [1].
     """
-    fixed, pair, per_new, per_read = mla_prefill_coefficients(
+    fixed, pair, per_new, per_read, per_longest = mla_prefill_coefficients(
         heads=heads,
         qk_head_dim=qk_head_dim,
         v_head_dim=v_head_dim,
@@ -181,7 +196,10 @@ def mla_prefill_s(
         bandwidth=bandwidth,
         io_bytes=io_bytes,
         row_s=row_s,
+        chain=chain,
+        sms=sms,
     )
     new = as_float(new)
-    time = fixed + pair * as_float(pairs) + per_new * new + per_read * as_float(read)
+    compute = chained_s(pair * as_float(pairs), per_longest * as_float(longest))
+    time = fixed + compute + per_new * new + per_read * as_float(read)
     return np.where(new > 0.0, time, 0.0)

@@ -218,6 +218,9 @@ def _prefill(
         head_dim_exponent=params.head_dim_exponent.value,
         l2_spill=value_or(params.l2_spill, 0.0),
         l2_bytes=gpu.l2_bytes.value,
+        longest=_seen(rows, isl),
+        chain=value_or(params.chain, 0.0),
+        sms=gpu.sms.value,
     )
     reason = "chunks after a cached prefix are not in the measured tables"
     cached = _float(rows, "step") if "step" in rows else np.zeros(len(rows))
