@@ -113,7 +113,7 @@ def test_one_light_run_leaves_most_to_the_prior(files: list[Path]) -> None:
 
 
 def test_only_the_constants_asked_for_move(files: list[Path]) -> None:
-    found = overhead(files[:1], OPTIONS, Clients(), constants=["c0_s", "host_s"])
+    found = overhead(files[:2], OPTIONS, Clients(), constants=["c0_s", "host_s"])
     assert [c.name for c in found.refit.constants] == ["c0_s", "host_s"]
     vllm = load_engine("vllm")
     names = [field.name for field in NUMBERS]
