@@ -10,13 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.analysis import analyze
-from simulator.analysis.capacity import (
-    colocated_capacity,
-    colocated_steps,
-    decode_capacity,
-    pack_prompts,
-    prefill_capacity,
-)
+from simulator.analysis.capacity import decode_capacity, pack_prompts, prefill_capacity
+from simulator.analysis.colocated import colocated_capacity, colocated_steps
 from simulator.analysis.demand import Demand, cumulative_blocks
 from simulator.analysis.steps import StepTimes
 from simulator.engine import simulate_deployment
@@ -148,7 +143,7 @@ def test_colocated_steps_are_of_two_kinds():
     plan = pool("colocated", max_num_batched_tokens=1000)
     times = StepTimes(plan.table)
     demand = Demand.of(deployment(plan), work([450] * 4, 21))
-    found = colocated_steps(times, demand, np.array([10.0, 30.0]), 1000.0)
+    found = colocated_steps(plan, times, demand, np.array([10.0, 30.0]))
     # 10 of 20 steps end one request: few admissions, so whole prompts come alone or in pairs
     assert found.share[0] == pytest.approx(1 - np.exp(-0.5))
     assert found.share[1] == pytest.approx(1 - np.exp(-1.5))
@@ -156,7 +151,7 @@ def test_colocated_steps_are_of_two_kinds():
     two = times.table.mixed_s(10, 10 * 460, [(0, 450)] * 2, 12)
     assert one < found.mixed_s[0] < two
     assert found.plain_s[0] == pytest.approx(times.table.decode_s(10, 10 * 460.5), rel=1e-3)
-    full = colocated_steps(times, demand, np.array([42.0]), 1000.0)
+    full = colocated_steps(plan, times, demand, np.array([42.0]))
     assert full.share[0] == pytest.approx(2.1 * 450 / (1000 - 42))  # chunks fill the budget
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from simulator.analysis.demand import Demand, IntArray
 from simulator.analysis.steps import FloatArray, StepTimes
-from simulator.analysis.windows import prompt_pairs, read_back
+from simulator.analysis.windows import prompt_pairs
 from simulator.scenario.deployment import PoolPlan
 
 
@@ -52,6 +52,11 @@ class Capacity:
         )
 
 
+def reserves(pool: PoolPlan) -> bool:
+    """Whether blocks for prompt and output are held from admission to the end (``trtllm``)."""
+    return pool.scheduler == "trtllm" and pool.reserve_output
+
+
 NOTHING = Capacity(float("inf"), "compute", 0.0, 0.0)
 
 
@@ -78,20 +83,18 @@ def pack_prompts(prompt: IntArray, budget: int, max_seqs: int) -> IntArray:
     return np.array(starts, dtype=np.int64)
 
 
-def prefill_capacity(
-    pool: PoolPlan, times: StepTimes, demand: Demand, transfer_s: float
-) -> Capacity:
-    """Largest rate of a prefill instance: a backlog served in full FCFS batches.
-
-    The backlog is the workload itself, packed in its own order, so the batch mix is the real one.
-    A prompt's blocks stay until its KV has left: by Little's law the rate also has to satisfy
-    ``rate · E[blocks] · (batch time + transfer) ≤ capacity``.
+def packed_prompts(
+    pool: PoolPlan, times: StepTimes, demand: Demand
+) -> tuple[IntArray, FloatArray, FloatArray]:
+    """A backlog of whole prompts in full FCFS batches, packed in the workload's own order.
 
     Args:
-        pool: the prefill pool.
+        pool: the pool.
         times: its step times.
         demand: the requests.
-        transfer_s: time the KV stays after prefill, without contention [s].
+
+    Returns:
+        Of each batch: position of its first prompt, its tokens, its time [s].
     """
     prompt = demand.prompt.astype(np.float64)
     starts = pack_prompts(demand.prompt, pool.max_num_batched_tokens, pool.max_num_seqs)
@@ -108,6 +111,26 @@ def prefill_capacity(
         rows=prompts,
         longest=tuple(np.maximum.reduceat(prompt, starts) for _ in groups),
     )
+    return starts, tokens, seconds
+
+
+def prefill_capacity(
+    pool: PoolPlan, times: StepTimes, demand: Demand, transfer_s: float
+) -> Capacity:
+    """Largest rate of a prefill instance: a backlog served in full FCFS batches.
+
+    The backlog is the workload itself, packed in its own order, so the batch mix is the real one.
+    A prompt's blocks stay until its KV has left: by Little's law the rate also has to satisfy
+    ``rate · E[blocks] · (batch time + transfer) ≤ capacity``.
+
+    Args:
+        pool: the prefill pool.
+        times: its step times.
+        demand: the requests.
+        transfer_s: time the KV stays after prefill, without contention [s].
+    """
+    starts, tokens, seconds = packed_prompts(pool, times, demand)
+    groups = pool.table.groups
     # every rank has such a batch, and a batch enters the pipeline when one stage is free
     rate = times.ranks * pool.table.stages * len(demand) / float(seconds.sum())
     held_s = float(np.dot(seconds, tokens) / tokens.sum()) + transfer_s
@@ -146,125 +169,21 @@ def decode_capacity(
     groups, block = pool.table.groups, pool.block_tokens
     step_s = times.decode_s(batch, tuple(batch * n for n in demand.mean_reads(groups)))
     rate = batch / (steps * step_s)
-    blocks = batch * demand.mean_running_blocks(block, groups)
-    blocks += rate * hold_s * demand.mean_promised_blocks(block, groups)
+    if reserves(pool):
+        reserved = demand.sent * demand.reserved_blocks(block, groups)
+        blocks = batch * demand.mean_reserved_blocks(block, groups)
+        blocks += rate * hold_s * float(np.mean(reserved))
+    else:
+        blocks = batch * demand.mean_running_blocks(block, groups)
+        blocks += rate * hold_s * demand.mean_promised_blocks(block, groups)
     limits = {
         "batch limit": float(pool.max_num_seqs),
-        "KV capacity": _largest(batch, blocks, pool.capacity_blocks),
+        "KV capacity": largest_batch(batch, blocks, pool.capacity_blocks),
     }
-    return _capacity(batch, step_s, rate, limits, tpot_s).times(times.ranks)
+    return capacity_at(batch, step_s, rate, limits, tpot_s).times(times.ranks)
 
 
-def colocated_capacity(
-    pool: PoolPlan, times: StepTimes, demand: Demand, tpot_s: float | None
-) -> Capacity:
-    """Largest rate of a colocated instance that decodes first and prefills in the budget left over.
-
-    In steady state B decoding sequences finish ``r = B/steps`` requests a step, so ``r·E[P]`` prompt
-    tokens must be prefilled a step. Steps are of two kinds: pure decode steps, and a share φ that
-    also carries a chunk, ``φ = max(r·E[P]/(budget − B), 1 − exp(−r))``: the first when chunks fill
-    the budget, the second when whole prompts come one by one (Poisson admissions). B is limited by
-    the sequences, by the KV blocks (prompts under prefill hold theirs too) and by the budget,
-    ``B + r·E[P] ≤ budget``.
-
-    Args:
-        pool: the colocated pool.
-        times: its step times.
-        demand: the requests.
-        tpot_s: largest mean step time wanted [s], if any.
-    """
-    steps = demand.mean_steps
-    if steps == 0.0:
-        return _chunks_only(pool, times, demand)
-    budget = float(pool.max_num_batched_tokens)
-    batch = np.arange(1.0, min(pool.max_num_seqs, pool.max_num_batched_tokens) + 1.0)
-    step_s = colocated_steps(times, demand, batch, budget).mean_s
-    admitted = batch / steps
-    # a prompt is under prefill for this many steps
-    prefilling = np.maximum(1.0, demand.mean_prompt / np.maximum(budget - batch, 1.0))
-    groups, block = pool.table.groups, pool.block_tokens
-    blocks = batch * demand.mean_running_blocks(block, groups)
-    blocks += admitted * demand.mean_prompt_blocks(block, groups) * (prefilling + 1.0) / 2.0
-    limits = {
-        "batch limit": _largest(batch, batch + admitted * prefilling, pool.max_num_seqs),
-        "KV capacity": _largest(batch, blocks, pool.capacity_blocks),
-        "token budget": _largest(batch, batch + admitted * demand.mean_prompt, budget),
-    }
-    return _capacity(batch, step_s, admitted / step_s, limits, tpot_s).times(times.ranks)
-
-
-def _chunks_only(pool: PoolPlan, times: StepTimes, demand: Demand) -> Capacity:
-    """One output token each: every step is a full budget of prompt chunks."""
-    budget = float(pool.max_num_batched_tokens)
-    prompts = min(budget / demand.mean_prompt, float(pool.max_num_seqs))
-    new = prompts * demand.mean_prompt
-    chunks_each = max(1.0, demand.mean_prompt / budget)
-    groups = pool.table.groups
-    step_s = float(
-        times.mixed_s(
-            batch=0.0,
-            reads=tuple(0.0 for _ in groups),
-            new=new,
-            pairs=tuple(prompts * n for n in demand.mean_prompt_pairs(groups)),
-            read=tuple(prompts * read_back(g, demand.mean_prompt, chunks_each) for g in groups),
-            chunks=prompts * chunks_each,
-            rows=prompts,
-        )
-    )
-    limit = "token budget" if prompts < pool.max_num_seqs else "batch limit"
-    return Capacity(prompts / step_s, limit, prompts, step_s).times(times.ranks)
-
-
-@dataclass(frozen=True, slots=True)
-class ColocatedSteps:
-    """The two kinds of steps of a colocated instance in steady state, for each batch.
-
-    Attributes:
-        share: fraction of steps that also carry prompt chunks.
-        mixed_s: time of those [s].
-        plain_s: time of a pure decode step [s].
-    """
-
-    share: FloatArray
-    mixed_s: FloatArray
-    plain_s: FloatArray
-
-    @property
-    def mean_s(self) -> FloatArray:
-        """Mean step time [s]."""
-        return self.share * self.mixed_s + (1.0 - self.share) * self.plain_s
-
-
-def colocated_steps(
-    times: StepTimes, demand: Demand, batch: FloatArray, budget: float
-) -> ColocatedSteps:
-    """Steps of a colocated instance with ``batch`` decoding sequences in steady state.
-
-    See ``colocated_capacity``. Beyond the budget (``B + r·E[P] > budget``) the values are those of
-    a step which exceeds it; callers cut those batches off.
-    """
-    admitted = batch / demand.mean_steps
-    wanted = admitted * demand.mean_prompt
-    room = np.maximum(budget - batch, 1.0)
-    share = np.clip(np.maximum(wanted / room, -np.expm1(-admitted)), 1e-12, 1.0)
-    new = wanted / share
-    prompts = admitted / share  # prompts that end in a step with chunks
-    groups = times.table.groups
-    reads = tuple(batch * n for n in demand.mean_reads(groups))
-    chunks_each = np.maximum(1.0, demand.mean_prompt / np.minimum(new, room))
-    mixed = times.mixed_s(
-        batch=batch,
-        reads=reads,
-        new=new,
-        pairs=tuple(prompts * n for n in demand.mean_prompt_pairs(groups)),
-        read=tuple(prompts * read_back(g, demand.mean_prompt, chunks_each) for g in groups),
-        chunks=prompts * chunks_each,
-        rows=batch + prompts,
-    )
-    return ColocatedSteps(share, mixed, times.decode_s(batch, reads))
-
-
-def _largest(batch: FloatArray, need: FloatArray, have: float) -> float:
+def largest_batch(batch: FloatArray, need: FloatArray, have: float) -> float:
     """Largest (fractional) batch whose need, made monotone, is at most ``have``."""
     need = np.maximum.accumulate(need)
     if need[0] > have:
@@ -276,13 +195,22 @@ def _largest(batch: FloatArray, need: FloatArray, have: float) -> float:
     return float(batch[i - 1] + part * (batch[i] - batch[i - 1]))
 
 
-def _capacity(
+def capacity_at(
     batch: FloatArray,
     step_s: FloatArray,
     rate: FloatArray,
     limits: dict[str, float],
     tpot_s: float | None,
 ) -> Capacity:
+    """The capacity of an instance that sustains ``rate[i]`` with ``batch[i]`` sequences.
+
+    Args:
+        batch: 1, 2, 3, … decoding sequences.
+        step_s: mean time of a step with them [s].
+        rate: requests completed [1/s].
+        limits: largest batch by what limits it.
+        tpot_s: largest mean step time wanted [s], if any.
+    """
     limit = min(limits, key=lambda name: limits[name])
     most = limits[limit]
     tpot_rate, tpot_batch = None, None

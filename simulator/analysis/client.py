@@ -9,15 +9,23 @@ that vary by ten per cent or more: with fixed lengths requests phase-lock and mo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from simulator.analysis.bounds import ClientEstimate
-from simulator.analysis.capacity import colocated_capacity, colocated_steps
+from simulator.analysis.capacity import reserves
+from simulator.analysis.colocated import (
+    colocated_capacity,
+    colocated_steps,
+    pauses,
+    prefill_steps_s,
+    whole,
+)
 from simulator.analysis.demand import Demand
 from simulator.analysis.rates import Cluster
 from simulator.analysis.steps import FloatArray, StepTimes
+from simulator.analysis.waves import waves
 from simulator.analysis.windows import read_back
 from simulator.perf.table import AttentionGroupPlan
 from simulator.scenario.deployment import PoolPlan
@@ -28,6 +36,9 @@ ROUNDS = 30
 MOST_STEPS = 200
 """Steps that may pass while a request is on its way; beyond them its phase does not matter."""
 
+
+CLOSE = 0.25
+"""Time away over the spread of decode times from which requests catch up with one another."""
 
 NORMAL = (-1.47, -0.85, -0.5, -0.24, 0.0, 0.24, 0.5, 0.85, 1.47)
 """Means of the ninths of a normal variable, about."""
@@ -45,10 +56,11 @@ def client_estimate(cluster: Cluster, demand: Demand, concurrency: int) -> Clien
     if len(pools) != 1 or pools[0].role != "colocated" or demand.mean_steps < 1.0:
         return None
     pool, times = pools[0], cluster.times[pools[0].name]
-    # what an attention rank has in flight; the others are its like
-    each = concurrency / (pool.instances * times.ranks)
+    if times.ranks > 1:
+        return None
+    each = concurrency / pool.instances
     front_s = cluster.deployment.router_latency_s
-    most = colocated_capacity(pool, times, demand, None).batch / times.ranks
+    most = colocated_capacity(pool, times, demand, None).batch
     burst_s = front_s + _burst_s(pool, times, demand, each)
     batch, crowd = each, 1.0
     for _ in range(ROUNDS):
@@ -58,11 +70,16 @@ def client_estimate(cluster: Cluster, demand: Demand, concurrency: int) -> Clien
         # Little's law: the share of a cycle that is decoding is the share of requests that decode
         decoding = each * demand.mean_steps * cycle.tpot_s / cycle.total_s(demand.mean_steps)
         batch = 0.5 * (batch + min(decoding, most))
-    if decoding > most:
-        saturated = colocated_capacity(pool, times, demand, None)
-        rate = saturated.rate_rps * pool.instances
-        return ClientEstimate(rate, saturated.step_s, None, None, None)
     share = min(1.0, concurrency / len(demand))
+    if decoding > most:
+        return _saturated(pool, times, demand, each)
+    if catches_up(cycle.ttft_s, cycle.tpot_s, demand) and 1.0 < each < len(demand):
+        if pool.instances > 1 or (
+            whole(pool) and demand.prompt.max() > pool.max_num_batched_tokens
+        ):
+            return None
+        found = waves(pool, demand, concurrency, front_s)
+        cycle, burst_s = _Cycle(found.ttft_steady_s, found.tpot_s), found.ttft_burst_s
     return ClientEstimate(
         rate_rps=concurrency / cycle.total_s(demand.mean_steps),
         tpot_s=cycle.tpot_s,
@@ -70,6 +87,36 @@ def client_estimate(cluster: Cluster, demand: Demand, concurrency: int) -> Clien
         ttft_burst_s=burst_s,
         ttft_s=(1.0 - share) * cycle.ttft_s + share * burst_s,
     )
+
+
+def catches_up(ttft_s: float, tpot_s: float, demand: Demand) -> bool:
+    """Whether a request is away so long that those which end after it catch up with it.
+
+    It is when the time of its way and its prefill is comparable to the spread of the times that
+    requests decode, ``CLOSE`` of their standard deviation: returns then are no longer independent
+    of one another, and the loop moves in waves.
+    """
+    return ttft_s > CLOSE * demand.steps_cv * demand.mean_steps * tpot_s
+
+
+def _saturated(pool: PoolPlan, times: StepTimes, demand: Demand, each: float) -> ClientEstimate:
+    """More in flight than can run: the rate is the largest, and Little's law gives the wait.
+
+    Where blocks are reserved whole, the head of the queue waits until all of its own are free, and
+    half of them are idle on average. TTFT is withheld where KV runs out and sequences are evicted:
+    recomputing them costs a part of the rate that fluid limits do not see, and the wait is a
+    difference of large numbers.
+    """
+    full = colocated_capacity(pool, times, demand, None)
+    if full.limit == "KV capacity":
+        if not reserves(pool):
+            rate = full.rate_rps * pool.instances
+            return ClientEstimate(rate, full.step_s, None, None, None)
+        idle = float(demand.reserved_blocks(pool.block_tokens, pool.table.groups).mean()) / 2.0
+        less = replace(pool, capacity_blocks=max(1, round(pool.capacity_blocks - idle)))
+        full = colocated_capacity(less, times, demand, None)
+    wait_s = each / full.rate_rps - demand.mean_steps * full.step_s
+    return ClientEstimate(full.rate_rps * pool.instances, full.step_s, wait_s, None, wait_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +140,17 @@ def _cycle(
 ) -> _Cycle:
     """What a request sees: of ``load`` in flight (the second number) so many decode (the first)."""
     batch, each = load
-    budget = float(pool.max_num_batched_tokens)
     at = np.array([max(batch, 1.0)])  # it is one of them
-    steps = colocated_steps(times, demand, at, budget)
+    steps = colocated_steps(pool, times, demand, at)
     mixed_s, plain_s = float(steps.mixed_s[0]), float(steps.plain_s[0])
     # a request does not meet its own prefill while it decodes, nor when it comes back
     others = 1.0 - 1.0 / max(each, 1.0)
     share = others * float(steps.share[0])
     step_s = plain_s + share * (mixed_s - plain_s)
     near = min(1.0, crowd * share)  # when it comes back others do as well
+    if pauses(pool):  # prompts are steps of their own, before the decode step
+        mixed_s -= plain_s
+        near, share = near / (1.0 + near), share / (1.0 + share)
     wait_s = others * float(
         np.mean([overshoot_s(front_s, mixed_s, p, near) for p in _plain_s(times, demand, at)])
     )
@@ -109,10 +158,11 @@ def _cycle(
         wait_s += others * (plain_s + near * (mixed_s - plain_s))
     # the step under way, met at a random moment, is longer than the mean; who else comes during it
     # is served beside the request, or half of them before it
-    met_s = (share * mixed_s**2 + (1.0 - share) * plain_s**2) / step_s
+    mean_s = plain_s + share * (mixed_s - plain_s)
+    met_s = (share * mixed_s**2 + (1.0 - share) * plain_s**2) / mean_s
     rate_rps = others * at[0] / (demand.mean_steps * step_s)
     beside = float(crowd * rate_rps * met_s)
-    own_s = _own_steps_s(times, demand, at, beside, max(budget - each, 1.0))
+    own_s = _own_steps_s(pool, times, demand, at, beside, each)
     return _Cycle(front_s + wait_s + own_s, step_s)
 
 
@@ -179,13 +229,16 @@ def overshoot_s(front_s: float, mixed_s: float, plain_s: float, share: float) ->
 
 
 def _own_steps_s(
-    times: StepTimes, demand: Demand, batch: FloatArray, beside: float, room: float
+    pool: PoolPlan, times: StepTimes, demand: Demand, batch: FloatArray, beside: float, each: float
 ) -> float:
     """Steps that prefill a request of the steady state, with those admitted beside it [s].
 
-    A step holds ``room`` prompt tokens. Where one does not hold all that wait, half of the others
-    come first.
+    Where one step does not hold all that wait, half of the others come first.
     """
+    budget = float(pool.max_num_batched_tokens)
+    if pauses(pool):
+        return float(prefill_steps_s(times, demand, np.array([1.0 + beside]), budget)[0])
+    room = max(budget - each, 1.0)
     others = np.maximum(batch - 1.0, 0.0)
     steps = max(1.0, (1.0 + 0.5 * beside) * demand.mean_prompt / room)
     prompts = min(1.0 + beside, steps * room / demand.mean_prompt) / steps
@@ -215,7 +268,7 @@ def _burst_s(pool: PoolPlan, times: StepTimes, demand: Demand, each: float) -> f
     new = min(room, each * demand.mean_prompt)
     prompts = new / demand.mean_prompt
     steps = max(1.0, each * demand.mean_prompt / room)
-    decoding = batch if math.ceil(steps) > 1 else 0.0
+    decoding = batch if math.ceil(steps) > 1 and not pauses(pool) else 0.0
     groups = times.table.groups
     step_s = float(
         times.mixed_s(

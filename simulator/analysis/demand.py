@@ -145,6 +145,17 @@ class Demand:
         """Mean KV blocks promised on a decode instance for a transfer [blocks]."""
         return float(np.mean(self.sent * _blocks(self.first_context, block, groups)))
 
+    def reserved_blocks(self, block: int, groups: Plans | None = None) -> IntArray:
+        """KV blocks of each request's prompt and whole output [blocks]."""
+        return _blocks(self.first_context + self.steps, block, groups)
+
+    def mean_reserved_blocks(self, block: int, groups: Plans | None = None) -> float:
+        """Mean KV blocks of a running sequence that holds those of its end, weighted by steps."""
+        if not self.steps.any():
+            return float("nan")
+        held = self.steps * self.reserved_blocks(block, groups)
+        return float(held.sum() / self.steps.sum())
+
     def mean_sent_tokens(self) -> float:
         """Mean tokens whose KV a request puts on the wire [tokens]."""
         return float(np.mean(self.sent * self.prompt))

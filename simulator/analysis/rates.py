@@ -7,12 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from simulator.analysis.bounds import LinkBound
-from simulator.analysis.capacity import (
-    Capacity,
-    colocated_capacity,
-    decode_capacity,
-    prefill_capacity,
-)
+from simulator.analysis.capacity import Capacity, decode_capacity, prefill_capacity
+from simulator.analysis.colocated import colocated_capacity
 from simulator.analysis.demand import Demand
 from simulator.analysis.network import lone_exposed_s, mean_nic_seconds
 from simulator.analysis.steps import StepTimes

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.analysis import analyze
-from simulator.analysis.capacity import colocated_steps
+from simulator.analysis.colocated import colocated_steps
 from simulator.analysis.demand import Demand
 from simulator.analysis.loads import binding_tpot_s
 from simulator.analysis.rates import Cluster
@@ -300,7 +300,7 @@ def _steps(
     batch = np.arange(1.0, pool.max_num_seqs + 1.0)
     times = cluster.times[pool.name]
     if pool.role == "colocated":
-        step_s = colocated_steps(times, demand, batch, float(pool.max_num_batched_tokens)).mean_s
+        step_s = colocated_steps(pool, times, demand, batch).mean_s
     else:
         groups = pool.table.groups
         step_s = times.decode_s(batch, tuple(batch * n for n in demand.mean_reads(groups)))
