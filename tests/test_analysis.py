@@ -139,6 +139,59 @@ def test_colocated_capacity_names_what_binds():
     assert tight.batch * (1 + 400 / 50) == pytest.approx(90)
 
 
+def test_trtllm_keeps_room_for_prompt_and_output():
+    """Six requests of ceil(450/16) = 29 blocks; as tokens appear 25 to 29, half of them by the middle."""
+    demand = Demand.of(deployment(pool("colocated")), work([400] * 4, 50))
+    steps = 49
+
+    def blocks(**kw):
+        plan = pool("colocated", capacity_blocks=174, **kw)
+        return colocated_capacity(plan, StepTimes(plan.table), demand, None)
+
+    kept = blocks(scheduler="trtllm")
+    assert kept.limit == "KV capacity"
+    # one in 49 of the running is under prefill besides, and holds the same
+    assert kept.batch * (1 + 1 / steps) * 29 == pytest.approx(174)
+    grown = blocks(scheduler="trtllm", reserve_output=False)
+    assert grown.batch == blocks().batch > kept.batch
+    split = disaggregated(decode={"scheduler": "trtllm", "capacity_blocks": 174})
+    plan = split.pools[1]
+    sent = Demand.of(split, work([400] * 4, 50))
+    assert decode_capacity(plan, StepTimes(plan.table), sent, 0.0, None).batch == 6.0
+
+
+def test_whole_prompts_fill_a_step_no_better_than_they_pack():
+    demand = Demand.of(deployment(pool("colocated")), work([600] * 4, 3))
+    plan = pool("colocated", max_num_batched_tokens=1000, scheduler="trtllm")
+    found = colocated_capacity(plan, StepTimes(plan.table), demand, None)
+    assert found.limit == "token budget"
+    assert found.batch / 2 == pytest.approx(1)  # one prompt a step, two decode steps each
+    chunks = replace(plan, chunked=True)
+    assert colocated_capacity(chunks, StepTimes(plan.table), demand, None).batch > found.batch
+    once = Demand.of(deployment(plan), work([600] * 4, 1))
+    lone_s = plan.table.mixed_s(0, [0], [(0, 600)], 1)
+    rate = colocated_capacity(plan, StepTimes(plan.table), once, None).rate_rps
+    assert rate == pytest.approx(1 / lone_s)
+
+
+def test_prefill_first_alternates_prompts_and_decodes():
+    """A request costs its share of a prefill and of its decode steps, which do not overlap."""
+    plan = pool("colocated", max_num_seqs=10, scheduler="sglang")
+    times = StepTimes(plan.table)
+    demand = Demand.of(deployment(plan), work([450] * 4, 21))
+    found = colocated_capacity(plan, times, demand, None)
+    assert (found.limit, found.batch) == ("batch limit", 10.0)
+    share = 1 - np.exp(-10 / 20)
+    one, two = (plan.table.mixed_s(0, [0], [(0, 450)] * k, k) for k in (1, 2))
+    prompts = 0.5 / share
+    stop_s = one + (prompts - 1) * (two - one)
+    decode_s = plan.table.decode_s(10, 10 * demand.mean_context)
+    assert found.step_s == pytest.approx(decode_s + share * stop_s, rel=2e-3)
+    assert found.rate_rps == pytest.approx(0.5 / found.step_s)
+    mixed = replace(plan, mixed=True)
+    assert colocated_capacity(mixed, times, demand, None).rate_rps > found.rate_rps
+
+
 def test_colocated_steps_are_of_two_kinds():
     plan = pool("colocated", max_num_batched_tokens=1000)
     times = StepTimes(plan.table)

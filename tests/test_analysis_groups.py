@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwprofiles import load_gpu
+from simulator.analysis import analyze
 from simulator.analysis.capacity import decode_capacity, prefill_capacity
 from simulator.analysis.demand import Demand
 from simulator.analysis.steps import StepTimes
@@ -27,7 +28,7 @@ from simulator.perf.table import AttentionGroupPlan
 from simulator.planner.inventory import Inventory
 from simulator.planner.space import Space, families
 from simulator.scenario import Scenario
-from tests.engine_kit import pool
+from tests.engine_kit import deployment, pool, requests
 
 PLANS = [
     AttentionGroupPlan((), 0.0, 0.0, 0.0, 0.0),
@@ -79,6 +80,15 @@ def test_equal_ranks_sustain_their_number_of_times_as_much() -> None:
     step_s = float(step.decode_s(8 * 32, 8 * 32 * context))
     assert found.batch == 8 * 32
     assert found.rate_rps == pytest.approx(8 * 32 / (50 * step_s), rel=1e-6)
+
+
+def test_no_client_estimate_of_ranks_in_lock_step() -> None:
+    model = load_model("deepseek-v3")
+    step = StepModel(model, load_gpu("h200"), Parallel(ep=8, attention_dp=8), Precision.of(model))
+    plan = pool("colocated", table=step.table(8, 2048), max_num_seqs=8, parallel=step.parallel)
+    found = analyze(deployment(plan), requests(np.zeros(200), 400, 100, 16))
+    assert found.client is None
+    assert found.rate_max_rps > 0.0
 
 
 def test_a_prefill_pipeline_takes_a_batch_for_every_free_stage() -> None:

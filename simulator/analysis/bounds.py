@@ -116,9 +116,9 @@ class ClientEstimate:
     Attributes:
         rate_rps: completed requests in steady state [1/s].
         tpot_s: mean time per output token in steady state [s].
-        ttft_steady_s: mean TTFT after the opening burst [s]; None if slots are short (requests then
-            queue for one, and only a simulation tells for how long).
-        ttft_burst_s: mean TTFT of the opening burst [s].
+        ttft_steady_s: mean TTFT after the opening burst [s]; None if KV is short and sequences are
+            evicted (only a simulation tells what recomputing them costs).
+        ttft_burst_s: mean TTFT of the opening burst [s]; None if more are in flight than can run.
         ttft_s: mean TTFT over all requests, burst included, as such clients report it [s].
     """
 
@@ -175,8 +175,8 @@ class Bounds:
         too_close_to_call: the highest load is within ``margin`` of 1, or less than 15 % below it
             where KV capacity binds (preemption costs work that a fluid limit does not see).
         best: latency in an empty system.
-        client: what a closed-loop client will measure; None for other workloads, and where one
-            colocated pool is not all there is.
+        client: what a closed-loop client will measure; None for other workloads, where one
+            colocated pool is not all there is, and with attention ranks in lock-step.
         peak: load by windows; None for a stationary workload.
         stable: no load exceeds 1 (a closed loop cannot overload).
         verdict: the same in one sentence.

@@ -2,8 +2,9 @@
 
 The client keeps ``c`` requests in flight and opens with all of them at once, as benchmark clients
 do. Its mean TTFT mixes two worlds: the opening burst, whose prompts queue for one another, and the
-steady state after it, where a request is prefilled at once in a step of its own. Valid for lengths
-that vary by ten per cent or more: with fixed lengths requests phase-lock and move in waves.
+steady state after it, where a request is prefilled at once in a step of its own. That holds while
+lengths vary enough for requests to drift apart; where they catch up with one another instead they
+are followed one by one (``simulator.analysis.waves``).
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ NORMAL = (-1.47, -0.85, -0.5, -0.24, 0.0, 0.24, 0.5, 0.85, 1.47)
 
 def client_estimate(cluster: Cluster, demand: Demand, concurrency: int) -> ClientEstimate | None:
     """Rate, TPOT and TTFT of a closed-loop client; None unless one colocated pool decodes.
+
+    None as well with attention ranks in lock-step: a prompt on one holds up all others, and prompts
+    may wait for one another (``attention_balance``), neither of which is in the form.
 
     Args:
         cluster: the deployment.
