@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from simulator.analysis import analyze
 from simulator.analysis.capacity import decode_capacity, pack_prompts, prefill_capacity
-from simulator.analysis.colocated import colocated_capacity, colocated_steps
+from simulator.analysis.colocated import colocated_capacity
 from simulator.analysis.demand import Demand, cumulative_blocks
 from simulator.analysis.steps import StepTimes
 from simulator.engine import simulate_deployment
@@ -137,75 +137,6 @@ def test_colocated_capacity_names_what_binds():
     tight = limit(max_num_seqs=64, max_num_batched_tokens=90)
     assert tight.limit == "token budget"
     assert tight.batch * (1 + 400 / 50) == pytest.approx(90)
-
-
-def test_trtllm_keeps_room_for_prompt_and_output():
-    """Six requests of ceil(450/16) = 29 blocks; as tokens appear 25 to 29, half of them by the middle."""
-    demand = Demand.of(deployment(pool("colocated")), work([400] * 4, 50))
-    steps = 49
-
-    def blocks(**kw):
-        plan = pool("colocated", capacity_blocks=174, **kw)
-        return colocated_capacity(plan, StepTimes(plan.table), demand, None)
-
-    kept = blocks(scheduler="trtllm")
-    assert kept.limit == "KV capacity"
-    # one in 49 of the running is under prefill besides, and holds the same
-    assert kept.batch * (1 + 1 / steps) * 29 == pytest.approx(174)
-    grown = blocks(scheduler="trtllm", reserve_output=False)
-    assert grown.batch == blocks().batch > kept.batch
-    split = disaggregated(decode={"scheduler": "trtllm", "capacity_blocks": 174})
-    plan = split.pools[1]
-    sent = Demand.of(split, work([400] * 4, 50))
-    assert decode_capacity(plan, StepTimes(plan.table), sent, 0.0, None).batch == 6.0
-
-
-def test_whole_prompts_fill_a_step_no_better_than_they_pack():
-    demand = Demand.of(deployment(pool("colocated")), work([600] * 4, 3))
-    plan = pool("colocated", max_num_batched_tokens=1000, scheduler="trtllm")
-    found = colocated_capacity(plan, StepTimes(plan.table), demand, None)
-    assert found.limit == "token budget"
-    assert found.batch / 2 == pytest.approx(1)  # one prompt a step, two decode steps each
-    chunks = replace(plan, chunked=True)
-    assert colocated_capacity(chunks, StepTimes(plan.table), demand, None).batch > found.batch
-    once = Demand.of(deployment(plan), work([600] * 4, 1))
-    lone_s = plan.table.mixed_s(0, [0], [(0, 600)], 1)
-    rate = colocated_capacity(plan, StepTimes(plan.table), once, None).rate_rps
-    assert rate == pytest.approx(1 / lone_s)
-
-
-def test_prefill_first_alternates_prompts_and_decodes():
-    """A request costs its share of a prefill and of its decode steps, which do not overlap."""
-    plan = pool("colocated", max_num_seqs=10, scheduler="sglang")
-    times = StepTimes(plan.table)
-    demand = Demand.of(deployment(plan), work([450] * 4, 21))
-    found = colocated_capacity(plan, times, demand, None)
-    assert (found.limit, found.batch) == ("batch limit", 10.0)
-    share = 1 - np.exp(-10 / 20)
-    one, two = (plan.table.mixed_s(0, [0], [(0, 450)] * k, k) for k in (1, 2))
-    prompts = 0.5 / share
-    stop_s = one + (prompts - 1) * (two - one)
-    decode_s = plan.table.decode_s(10, 10 * demand.mean_context)
-    assert found.step_s == pytest.approx(decode_s + share * stop_s, rel=2e-3)
-    assert found.rate_rps == pytest.approx(0.5 / found.step_s)
-    mixed = replace(plan, mixed=True)
-    assert colocated_capacity(mixed, times, demand, None).rate_rps > found.rate_rps
-
-
-def test_colocated_steps_are_of_two_kinds():
-    plan = pool("colocated", max_num_batched_tokens=1000)
-    times = StepTimes(plan.table)
-    demand = Demand.of(deployment(plan), work([450] * 4, 21))
-    found = colocated_steps(plan, times, demand, np.array([10.0, 30.0]))
-    # 10 of 20 steps end one request: few admissions, so whole prompts come alone or in pairs
-    assert found.share[0] == pytest.approx(1 - np.exp(-0.5))
-    assert found.share[1] == pytest.approx(1 - np.exp(-1.5))
-    one = times.table.mixed_s(10, 10 * 460, [(0, 450)], 11)
-    two = times.table.mixed_s(10, 10 * 460, [(0, 450)] * 2, 12)
-    assert one < found.mixed_s[0] < two
-    assert found.plain_s[0] == pytest.approx(times.table.decode_s(10, 10 * 460.5), rel=1e-3)
-    full = colocated_steps(plan, times, demand, np.array([42.0]))
-    assert full.share[0] == pytest.approx(2.1 * 450 / (1000 - 42))  # chunks fill the budget
 
 
 def test_prompts_under_prefill_hold_blocks_too():

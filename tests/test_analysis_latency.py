@@ -82,49 +82,6 @@ def test_overshoot_is_that_of_a_renewal_process(share):
     assert overshoot_s(0.0, 0.03, 0.008, share) == 0.0
 
 
-@pytest.mark.parametrize(
-    ("kw", "evicts"),
-    [
-        ({"max_num_seqs": 16}, False),
-        ({"max_num_seqs": 16, "scheduler": "sglang"}, False),
-        ({"capacity_blocks": 500, "scheduler": "trtllm"}, False),
-        ({"capacity_blocks": 500}, True),
-    ],
-)
-def test_little_gives_the_wait_for_a_slot_unless_sequences_are_evicted(kw, evicts):
-    rng = np.random.default_rng(3)
-    n = 300
-    lengths = rng.integers(320, 401, n), rng.integers(80, 101, n)
-    workload = requests(np.zeros(n), *lengths, 32)
-    d = deployment(pool("colocated", **kw), router_latency_s=0.02)
-    estimate = analyze(d, workload).client
-    if evicts:
-        assert estimate.ttft_s is estimate.ttft_steady_s is None
-        assert estimate.rate_rps > 0
-        return
-    run = simulate_deployment(d, workload)
-    assert estimate.ttft_s == pytest.approx(ttft(run).mean(), rel=0.06)
-    assert estimate.tpot_s == pytest.approx(tpot(run).mean(), rel=0.03)
-    assert estimate.ttft_burst_s is None
-    assert analyze(disaggregated(), workload).client is None
-
-
-@pytest.mark.parametrize(("overlap", "output"), [(True, 60), (False, 4000)])
-@pytest.mark.parametrize("scheduler", ["vllm_v1", "sglang", "trtllm"])
-def test_client_estimate_follows_the_order_of_service(scheduler, overlap, output):
-    """Short outputs move in waves, long ones mix; prompts longer than what the budget leaves."""
-    rng = np.random.default_rng(4)
-    n, c = 120, 12
-    lengths = rng.integers(400, 501, n), rng.integers(round(0.8 * output), output + 1, n)
-    workload = requests(np.zeros(n), *lengths, c)
-    one = pool("colocated", scheduler=scheduler, overlap=overlap, max_num_batched_tokens=1200)
-    d = deployment(one, router_latency_s=0.05)
-    estimate, run = analyze(d, workload).client, simulate_deployment(d, workload)
-    rel = 1e-4 if output == 60 else 0.05
-    assert estimate.ttft_s == pytest.approx(ttft(run).mean(), rel=rel)
-    assert estimate.tpot_s == pytest.approx(tpot(run).mean(), rel=min(rel, 0.02))
-
-
 def test_requests_that_began_together_come_back_together() -> None:
     """Density of the others around one that returns, against phases drawn at random."""
     rng = np.random.default_rng(5)
