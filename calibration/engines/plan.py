@@ -65,13 +65,14 @@ PRIORS: Mapping[str, Prior] = {
     "front_gpu_s": Prior(0.0, 5e-3, "linear"),
     "sustained_bf16": Prior(0.9, 0.15, "inverse"),
     "sustained_fp8": Prior(0.75, 0.2, "inverse"),
+    "sustained_attention": Prior(0.9, 0.15, "inverse"),
     "sustained_experts": Prior(0.5, 0.5, "inverse"),
     "sustained_experts_fp8": Prior(0.6, 0.4, "inverse"),
 }
 """The same for all engines. ``c0_s``, ``c1_s``: 0.2 to 1.0 ms a step and 20 to 50 µs a sequence are found for
 dense models on Hopper. ``eager_layer_s``: some twenty (dense) to eighty (experts) launches of 10 to 15 µs.
 ``front_s``: tens of milliseconds. Shares: the clocks a GPU keeps under a long fp8 load are 0.6 to 0.9 of those of a short
-benchmark; routed experts are loaded unevenly, which benchmarks with uniform routing do not show."""
+benchmark; attention reads caches in pages, of lengths that vary; routed experts are loaded unevenly, which benchmarks with uniform routing do not show."""
 
 DENSE = ("c0_s", "c0_gpu_s", "c1_s", "eager_layer_s", "front_s")
 
@@ -96,7 +97,17 @@ class Generation:
 
 
 GENERATIONS = (
-    Generation("vllm", "", (*DENSE, "sustained_fp8", "c0_experts_bf16_s", "sustained_experts")),
+    Generation(
+        "vllm",
+        "",
+        (
+            *DENSE,
+            "sustained_fp8",
+            "sustained_attention",
+            "c0_experts_bf16_s",
+            "sustained_experts",
+        ),
+    ),
     Generation(
         "trtllm",
         "1.0",

@@ -44,6 +44,7 @@ NUMBERS = (
     Field("front_gpu_s", "s", 0, 1, "the same for every doubling of the instance's GPUs"),
     Field("sustained_bf16", "1", 0.05, 1, "share of GEMM efficiency kept in long bf16 steps"),
     Field("sustained_fp8", "1", 0.05, 1, "the same for fp8"),
+    Field("sustained_attention", "1", 0.05, 1, "share of its bandwidth decode attention keeps"),
     Field("sustained_experts", "1", 0.05, 1, "the same for experts multiplied in bf16"),
     Field("sustained_experts_fp8", "1", 0.05, 1, "the same for experts multiplied in fp8"),
 )

@@ -109,6 +109,7 @@ def bind_attention(
     tp: int,
     precision: Precision,
     projections: Multiply,
+    sustained: float = 1.0,
 ) -> GroupAttention:
     """Bind the attention of a group of layers to the parameters of its kernels.
 
@@ -119,10 +120,11 @@ def bind_attention(
         tp: tensor-parallel degree.
         precision: number formats.
         projections: how the attention's matrices are multiplied.
+        sustained: share of its benchmarked bandwidth grouped-query decode attention keeps [1].
     """
     if isinstance(group.attention, MlaAttention):
         return _latent(group, group.attention, gpu, kernels, tp, precision, projections)
-    return _grouped(group, group.attention, gpu, kernels, tp, precision)
+    return _grouped(group, group.attention, gpu, kernels, tp, precision, sustained)
 
 
 def _grouped(
@@ -132,11 +134,13 @@ def _grouped(
     kernels: KernelFamily,
     tp: int,
     precision: Precision,
+    sustained: float,
 ) -> GroupAttention:
     heads, kv_heads = attention.heads // tp, attention.kv_heads_per_gpu(tp)
     bandwidth = gpu.memory_bytes_per_s.value
     heads_of = (heads, kv_heads, attention.head_dim)
     decode = decode_args(gpu, kernels, heads_of, precision.kv, precision.kv_bytes)
+    decode["memory_eff"] *= sustained
     prefill = for_dtype(kernels.prefill_attention, precision.kv)
     t0_s, pair, new, read, row = forms.prefill_attention_coefficients(
         heads=heads,

@@ -140,6 +140,7 @@ def bind_operators(
     family: str | None = None,
     skew: float = 0.0,
     sustained: tuple[float, float] = (1.0, 1.0),
+    sustained_attention: float = 1.0,
 ) -> Operators:
     """Bind every kernel of a step to its parameters.
 
@@ -152,6 +153,7 @@ def bind_operators(
         skew: Zipf exponent of the experts' popularity; 0: uniform routing.
         sustained: share of their efficiency the layers' GEMMs keep in long steps, and that of the
             routed experts, see ``forms.sustained_share`` [1].
+        sustained_attention: share of its bandwidth grouped-query decode attention keeps [1].
 
     Raises:
         ModelError: ``parallel`` does not shard the model.
@@ -183,7 +185,15 @@ def bind_operators(
         joint=joint,
         head=bind_gemm(gpu, kernels, how.plain, "lm_head", columns, model.hidden),
         attention=tuple(
-            bind_attention(group, gpu, kernels, parallel.tp, precision, how.attention)
+            bind_attention(
+                group,
+                gpu,
+                kernels,
+                parallel.tp,
+                precision,
+                how.attention,
+                sustained=sustained_attention,
+            )
             for group in model.attention_groups
         ),
     )

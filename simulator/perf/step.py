@@ -78,6 +78,8 @@ class StepModel:
         sustained: share of their efficiency the layers' GEMMs keep in the long steps of a serving
             engine, see ``forms.sustained_share`` [1].
         sustained_experts: the same of routed experts [1]; None: as ``sustained``.
+        sustained_attention: share of its benchmarked bandwidth that grouped-query decode attention
+            keeps in a server, whose caches lie in pages [1].
 
     Raises:
         ModelError: ``parallel`` does not shard the model.
@@ -96,6 +98,7 @@ class StepModel:
     c1_s: float = C1_S
     sustained: float = 1.0
     sustained_experts: float | None = None
+    sustained_attention: float = 1.0
     graphs: Graphs | None = None
     eager_layer_s: float = 0.0
     operators_per_gpu: Operators = field(init=False, repr=False, compare=False)
@@ -112,6 +115,7 @@ class StepModel:
                 self.sustained,
                 self.sustained if self.sustained_experts is None else self.sustained_experts,
             ),
+            self.sustained_attention,
         )
         object.__setattr__(self, "operators_per_gpu", bound)
 

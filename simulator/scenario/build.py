@@ -237,6 +237,7 @@ class _Engine:
     host_s: float | None
     sustained: float | None
     sustained_experts: float | None
+    sustained_attention: float | None
     graphs: Graphs | None
     eager_layer_s: float | None
 
@@ -265,6 +266,7 @@ def _overheads(engine: Overheads, gpu: GpuProfile) -> _Engine:
         host_s=host_s,
         sustained=engine.sustained,
         sustained_experts=engine.sustained_experts,
+        sustained_attention=engine.sustained_attention,
         graphs=graphs,
         eager_layer_s=engine.eager_layer_s,
     )

@@ -13,7 +13,7 @@ from simulator.scenario.schema import Pool, ScenarioConfig
 from simulator.scenario.values import Section
 
 _POOL_NUMBERS = ("max_num_batched_tokens", "max_num_seqs", "block_tokens")
-_COSTS = ("c1_s", "host_s", "eager_layer_s")
+_COSTS = ("c1_s", "host_s", "eager_layer_s", "sustained_attention")
 
 
 def with_engine(config: ScenarioConfig) -> ScenarioConfig:

@@ -300,6 +300,13 @@ class Overheads(Section):
             "hidden, newcomers do not wait"
         ),
     ] = None
+    sustained_attention: Annotated[
+        Fraction | None,
+        Field(
+            description="share of its benchmarked bandwidth that grouped-query decode attention "
+            "keeps in a server [fraction]; default: 1"
+        ),
+    ] = None
     sustained_experts: Annotated[
         Fraction | None,
         Field(description="the same of routed experts' GEMMs [fraction]; default: as sustained"),

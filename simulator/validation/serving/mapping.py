@@ -20,6 +20,8 @@ TensorRT-LLM grow faster with the batch than measured (fitted on its TP8 runs)."
 TRTLLM_PADDED = (1, 2, 4, *range(8, 129, 8), 256, 512, 1024)
 """Steps TensorRT-LLM captures with ``enable_padding: true`` and a large enough ``max_batch_size``."""
 
+_COSTS = ("c1_s", "host_s", "eager_layer_s", "sustained_attention")
+
 LINK = "ib_ndr"
 """Fabric of disaggregated runs; the tables do not record it (assumed)."""
 
@@ -90,7 +92,7 @@ def _engine(run: MeasuredRun, engine: EngineProfile) -> dict[str, Any]:
         "sustained": engine.sustained(compute_of(run)),
     }
     model = load_model(model_of(run.model))
-    section |= {name: engine[name] for name in ("c1_s", "host_s", "eager_layer_s")}
+    section |= {name: engine[name] for name in _COSTS}
     section |= _graphs(run, engine)
     gpus = run.workers.gpus // run.workers.instances
     section["c0_s"] = engine.step_s(
