@@ -82,6 +82,7 @@ class NvlinkAllReduce:
     large_s: Param | None = None
     ring_eff: Param | None = None
     switch_eff: Param | None = None
+    custom_bytes: Param | None = None
     error: Param | None = None
     ranges: Ranges = ()
     correlations: Correlations = ()

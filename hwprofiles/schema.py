@@ -78,6 +78,7 @@ NVLINK_ALL_REDUCE = (
     Field("large_s", "s", 0, 1e-2, "extra fixed cost of a message over 8 MiB", False),
     Field("ring_eff", "1", 0.01, 2, "fraction of NVLink a ring reaches over 8 MiB", False),
     Field("switch_eff", "1", 0.01, 2, "the same where the switch sums", False),
+    Field("custom_bytes", "bytes", 1, 1e12, "instead of 8 MiB", False),
     _ERROR,
 )
 BUS_ALL_REDUCE = (

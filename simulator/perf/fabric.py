@@ -162,6 +162,7 @@ def nvlink_all_reduce_s(
         large_s=value_or(params.large_s, 0.0),
         ring_eff=value_or(params.ring_eff, 0.0),
         switch_eff=value_or(params.switch_eff, 0.0),
+        custom_bytes=value_or(params.custom_bytes, forms.CUSTOM_MOST_BYTES),
         link_bytes_per_s=link_bytes_per_s,
     )
 

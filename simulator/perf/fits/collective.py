@@ -43,6 +43,7 @@ def all_reduce_seconds(rows: pd.DataFrame, sheet: Sheet, values: Mapping[str, fl
             large_s=values.get("large_s", 0.0),
             ring_eff=values.get("ring_eff", 0.0),
             switch_eff=values.get("switch_eff", 0.0),
+            custom_bytes=values.get("custom_bytes", forms.CUSTOM_MOST_BYTES),
             link_bytes_per_s=sheet.link_bytes_per_s,
         ),
     )
@@ -138,7 +139,12 @@ ALL_TO_ALL = Kernel(
 
 
 def fit_all_reduce(
-    rows: pd.DataFrame | Split, sheet: Sheet, *, large: bool = False, switch: bool = False
+    rows: pd.DataFrame | Split,
+    sheet: Sheet,
+    *,
+    large: bool = False,
+    switch: bool = False,
+    custom_bytes: float | None = None,
 ) -> FitResult:
     """Fit ``forms.all_reduce_s`` to rows of one GPU and kernel family over NVLink.
 
@@ -147,6 +153,8 @@ def fit_all_reduce(
         sheet: the GPU.
         large: fit messages over ``forms.CUSTOM_MOST_BYTES``, too, with parameters of their own.
         switch: the switch can sum.
+        custom_bytes: with ``large``: the library takes over above this [bytes]; None: above
+            ``forms.CUSTOM_MOST_BYTES``.
 
     Raises:
         LeakError: held-out groups are among the fitted ones.
@@ -156,7 +164,8 @@ def fit_all_reduce(
     if large:
         bounds = (*kernel.bounds, *LARGE, *((SWITCH,) if switch else ()))
         kernel = replace(kernel, bounds=bounds, usable=custom_and_large)
-    return fit_kernel(kernel, rows, sheet)
+    fixed = {} if custom_bytes is None else {"custom_bytes": custom_bytes}
+    return fit_kernel(kernel, rows, sheet, fixed=fixed)
 
 
 def fit_bus_all_reduce(rows: pd.DataFrame | Split, sheet: Sheet) -> FitResult:

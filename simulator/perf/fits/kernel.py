@@ -154,6 +154,9 @@ def fit_kernel(
         group_keys(train, kernel.keys),
     )
     error = np.sqrt(np.diag(found.covariance))
+    # no row tells a parameter whose error vanishes
+    told = ~np.asarray(found.at_bound) & (error > 1e-9 * np.abs(found.values))
+    covariance = np.where(np.outer(told, told), found.covariance, 0.0)
 
     def score(part: pd.DataFrame) -> Score:
         if part.empty:
@@ -163,10 +166,10 @@ def fit_kernel(
     return FitResult(
         operator=kernel.operator,
         parameters=tuple(
-            Fitted(b.name, float(v), None if at else float(e), b.unit)
-            for b, v, e, at in zip(bounds, found.values, error, found.at_bound, strict=True)
+            Fitted(b.name, float(v), float(e) if known else None, b.unit)
+            for b, v, e, known in zip(bounds, found.values, error, told, strict=True)
         ),
-        covariance=found.covariance,
+        covariance=covariance,
         groups=found.groups,
         fitted=score(train),
         held_out=score(parts.held_out),

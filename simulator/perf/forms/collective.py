@@ -32,6 +32,7 @@ def all_reduce_s(
     large_s: float = 0.0,
     ring_eff: float = 0.0,
     switch_eff: float = 0.0,
+    custom_bytes: float = CUSTOM_MOST_BYTES,
 ) -> Array:
     """Time [s] of an all-reduce within a node: the better of one-shot and two-shot [1].
 
@@ -39,7 +40,7 @@ def all_reduce_s(
     reduce-scatter then all-gather: ``t + d + 2(N-1)/N·B/(link·e2)``. Both with
     ``t = t0 + rank·(N-1)``. One GPU has nothing to reduce.
 
-    Messages over ``CUSTOM_MOST_BYTES`` are the collective library's: ``t + l`` and the better of a
+    Messages over ``custom_bytes`` are the collective library's: ``t + l`` and the better of a
     ring, ``2(N-1)/N·B/(link·er)`` [1], and of a sum in the switch [2], where a rank sends its tensor
     once and receives its share of the sum, ``(N+1)/N·B/(link·es)``.
 
@@ -56,6 +57,7 @@ def all_reduce_s(
         ring_eff: fraction of the link a ring reaches with large messages [1]; 0: not known, large
             messages are two-shot.
         switch_eff: fraction of the link reached where the switch sums [1]; 0: it does not.
+        custom_bytes: largest message of the engine's own kernels [bytes].
     """
     size = as_float(message_bytes)
     if gpus <= 1:
@@ -69,7 +71,7 @@ def all_reduce_s(
         if switch_eff > 0.0:
             each = min(each, (gpus + 1) / gpus / switch_eff)
         large = large_s + each * size / link_bytes_per_s
-        moved = np.where(size > CUSTOM_MOST_BYTES, large, moved)
+        moved = np.where(size > custom_bytes, large, moved)
     return np.where(size > 0.0, start + moved, 0.0)
 
 
