@@ -37,11 +37,16 @@ def test_every_value_has_a_source(name: str) -> None:
 
 def test_a_bare_engine_name_fills_in_what_is_left_out() -> None:
     engine = load_engine("trtllm")
-    config = Scenario.from_dict({**RAW, "engine": "trtllm"}).config
+    scenario = Scenario.from_dict({**RAW, "engine": "trtllm"})
+    config = scenario.config
     pool = config.pools["colocated"]
     assert pool.max_num_seqs == engine.whole("max_num_seqs")
     assert pool.memory_base == "free"
-    assert config.engine.c0_s == engine["c0_s"]
+    assert scenario.deployment().pools[0].step.c0_s == engine["c0_s"]
+    wide = {**RAW, "engine": "trtllm", "pools": {"colocated": {"gpu": "h100", "tp": 4}}}
+    step = Scenario.from_dict(wide).deployment().pools[0].step
+    each = 2 * step.model.layers * engine["c0_gpu_s"]
+    assert step.c0_s == pytest.approx(engine["c0_s"] + each)  # two doublings of the GPUs
     assert config.routing.latency_s == engine["front_s"]
 
 
@@ -133,7 +138,7 @@ def test_an_engine_brings_its_graphs_and_whether_steps_overlap() -> None:
     plan = Scenario.from_dict({**RAW, "engine": "trtllm"}).deployment().pools[0]
     assert plan.overlap
     assert plan.step.graphs is not None
-    assert not plan.step.graphs.padding
+    assert plan.step.graphs.padding
     engine = {"name": "vllm", "graph_sizes": [], "overlap": False, "host_s": "2 ms"}
     eager = Scenario.from_dict({**RAW, "engine": engine}).deployment().pools[0]
     assert not eager.overlap

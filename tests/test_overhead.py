@@ -88,9 +88,11 @@ def test_the_engine_runs_in_a_scenario(found: Overhead, tmp_path: Path) -> None:
         assert other.value == pytest.approx(mine.value, rel=1e-5), name
         assert (other.unit, other.source) == (mine.unit, mine.source)
     raw = dict(scenario(6, 40).raw) | {"engine": {"name": "mine.yaml"}, "routing": {}}
-    config = Scenario.from_dict(raw, folder=tmp_path).config
+    built = Scenario.from_dict(raw, folder=tmp_path)
+    config = built.config
     by_name = {c.name: c.value for c in found.refit.constants}
-    assert config.engine.c0_s == pytest.approx(by_name["c0_s"], rel=1e-5)
+    step = built.deployment().pools[-1].step
+    assert step.c0_s == pytest.approx(by_name["c0_s"], rel=1e-5)
     assert config.routing.latency_s == pytest.approx(by_name["front_s"], rel=1e-5)
     source = back.param("c0_s").source
     assert source.kind == "fitted"

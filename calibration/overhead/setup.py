@@ -13,6 +13,7 @@ from simulator.errors import InputError
 from simulator.model import load_model
 from simulator.perf.precision import Precision
 from simulator.scenario import Scenario
+from simulator.scenario.engine import step_overhead_s
 from simulator.validation.serving.mapping import Unpredictable, model_of
 
 FITTED_KEYS = ("c0_s", "c1_s", "host_s", "sustained", "sustained_experts")
@@ -110,7 +111,10 @@ def set_up(options: Options, results: Sequence[Result]) -> Setup:
         formats += f", {precision.formats.experts} experts"
     pools = ", ".join(f"{p.instances} × {p.gpu} {p.parallel.label}" for p in config.pools.values())
     engine = load_engine(config.engine.name)
-    assert config.engine.c0_s is not None  # the profile brings it
+    last = [pool for pool in config.pools.values() if pool.role != "prefill"]
+    widest = max(pool.parallel.gpus for pool in last or config.pools.values())
+    c0_s = step_overhead_s(config.engine, model, precision, widest)
+    assert c0_s is not None  # the profile brings it
     return Setup(
         raw=raw,
         source=scenario.source,
@@ -119,7 +123,7 @@ def set_up(options: Options, results: Sequence[Result]) -> Setup:
         compute=precision.wanted(stored),
         experts=model.is_moe,
         added={
-            "c0_s": config.engine.c0_s - engine["c0_s"],
+            "c0_s": c0_s - engine["c0_s"],
             "front_s": config.routing.latency_s - engine["front_s"],
         },
     )

@@ -123,7 +123,8 @@ def _chunks(run: Run) -> Iterator[str]:
     longest = int(run.workload.prompt_tokens.max())
     for pool in run.deployment.pools:
         room = pool.max_num_batched_tokens - pool.max_num_seqs
-        if pool.role == "colocated" and 2 * longest > room:
+        whole = pool.scheduler == "trtllm" and not pool.chunked
+        if pool.role == "colocated" and not whole and 2 * longest > room:
             yield (
                 f"Prompts are prefilled in chunks on {pool.name}; the attention of a chunk after "
                 f"the first is extrapolated from whole prompts."

@@ -44,6 +44,9 @@ parameters were chosen. Tables of your own in the same schema: `xpyd validate --
 | `moe` | `dtype, tokens, hidden, width, topk, experts`; optional `ep` (1) and `balanced` (false: uniform routing) |
 | `mla_decode`, `mla_prefill` | `kv_dtype, batch, n_heads` and `kv_len` or `isl`; DeepSeek-V3's widths |
 
+Types are `bfloat16`, `fp8`, `fp8_block` (of `moe` also `int4_wo`), `framework` is `vllm`, `sglang`, `trtllm` or another, which
+takes the kernels of the GPU's first; `window` 0 is full attention, `op` `all_reduce`.
+
 Kernels are scored where the tables measure what a server does: weights (of experts: of those visited)
 and KV over 1.5 L2 caches (or KV under 2 MB), n and k from 1k to 60k, contexts of any length (latent
 attention: of 128 tokens and more), prompts of 128 tokens and more, grouped-query heads of 128, all-reduces of 8 KB and more. Outside, predictions

@@ -12,7 +12,7 @@ from typing import Any
 
 from simulator.engine_profiles import load_engine
 from simulator.scenario.deployment import Deployment
-from simulator.scenario.engine import with_engine
+from simulator.scenario.engine import step_overhead_s, with_engine
 from simulator.scenario.resolve import resolve
 from simulator.scenario.schema import Pool, Routing, ScenarioConfig
 from simulator.scenario.settings import Origin, Setting, Settings, Value
@@ -40,6 +40,13 @@ def settings_of(config: ScenarioConfig, deployment: Deployment) -> Settings:
     used = _values(config, deployment)
     otherwise = _values(resolve(filled), None)
     brought = _brought(bare, filled)
+    if config.engine.name is not None:  # an overhead by the GPUs of an instance: of the last pool
+        last = deployment.pools[-1].step
+        own = step_overhead_s(bare.engine, last.model, last.precision, last.parallel.gpus)
+        otherwise["engine.c0_s"] = own
+        if config.engine.c0_s is None:
+            used["engine.c0_s"] = own
+            brought = brought | {"engine.c0_s"}
     step = deployment.pools[0].step
     values = []
     for key, value in used.items():

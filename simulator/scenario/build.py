@@ -19,6 +19,7 @@ from simulator.perf.step import C0_S, StepModel
 from simulator.perf.table import StepTable
 from simulator.scenario.deployment import Balance, Deployment, LinkPlan, PoolPlan
 from simulator.scenario.draw import check_trace_files, longest_prompt
+from simulator.scenario.engine import step_overhead_s
 from simulator.scenario.precision import precision_of
 from simulator.scenario.problem import Problem, at
 from simulator.scenario.resolve import mode_of
@@ -134,7 +135,8 @@ def _instance(
             f"has no effect, {model.name} has no routed experts; allowed: leave it out.",
         )
     parallel = _parallel(name, pool, model)
-    given = _overheads(config.engine, gpu)
+    c0_s = step_overhead_s(config.engine, model, precision, parallel.gpus)
+    given = _overheads(config.engine, gpu, c0_s)
     with at("pools", name, "tp"):
         step = _step_model(model, gpu, parallel, precision, given, config.expert_skew)
     blocks = _blocks(step, pool)
@@ -248,14 +250,14 @@ class _Engine:
         return {key: value for key, value in found.items() if value is not None}
 
 
-def _overheads(engine: Overheads, gpu: GpuProfile) -> _Engine:
+def _overheads(engine: Overheads, gpu: GpuProfile, c0_s: float | None) -> _Engine:
     known = {family.name for family in gpu.kernels}
     graphs = None
     if engine.graph_sizes is not None:
         graphs = Graphs(
             tuple(engine.graph_sizes), engine.graph_padding is not False, bool(engine.graph_mixed)
         )
-    c0_s, host_s = engine.c0_s, engine.host_s
+    host_s = engine.host_s
     if engine.overlap is False and host_s:  # the GPU waits while the host works
         c0_s, host_s = (C0_S if c0_s is None else c0_s) + host_s, 0.0
     return _Engine(

@@ -9,7 +9,7 @@ from simulator.model import ModelSpec, MoeFfn, load_model
 from simulator.perf.precision import Precision
 from simulator.scenario.precision import precision_of
 from simulator.scenario.problem import at
-from simulator.scenario.schema import Pool, ScenarioConfig
+from simulator.scenario.schema import Overheads, Pool, ScenarioConfig
 from simulator.scenario.values import Section
 
 _POOL_NUMBERS = ("max_num_batched_tokens", "max_num_seqs", "block_tokens")
@@ -33,9 +33,7 @@ def with_engine(config: ScenarioConfig) -> ScenarioConfig:
     precision = precision_of(config.precision, model)
     update: dict[str, Any] = {
         "engine": _filled(
-            config.engine,
-            _overheads(profile, precision, model, _decoding_gpus(config))
-            | _graphs(profile, config),
+            config.engine, _overheads(profile, precision, model) | _graphs(profile, config)
         ),
         "pools": {name: _filled(pool, _pool(profile, pool)) for name, pool in config.pools.items()},
         "routing": _filled(config.routing, {"latency_s": profile.latency_s(_first_gpus(config))}),
@@ -54,23 +52,41 @@ def _first_gpus(config: ScenarioConfig) -> int:
     return max(pool.tp * pool.pp * pool.attention_dp for pool in first or config.pools.values())
 
 
-def _decoding_gpus(config: ScenarioConfig) -> int:
-    """GPUs of the widest instance that decodes."""
-    last = [pool for pool in config.pools.values() if pool.role != "prefill"]
-    return max(pool.parallel.gpus for pool in last or config.pools.values())
-
-
 def expert_layers(model: ModelSpec) -> int:
     """Layers with routed experts."""
     return sum(kind.count for kind in model.kinds if isinstance(kind.ffn, MoeFfn))
 
 
-def _overheads(
-    profile: EngineProfile, precision: Precision, model: ModelSpec, gpus: int
-) -> dict[str, Any]:
+def step_overhead_s(
+    engine: Overheads, model: ModelSpec, precision: Precision, gpus: int
+) -> float | None:
+    """Overhead of a step of an instance [s]: what is given, else its engine's for so many GPUs.
+
+    Args:
+        engine: of the scenario.
+        model: the model.
+        precision: number formats.
+        gpus: of the instance.
+
+    Returns:
+        None where neither says anything.
+    """
+    if engine.c0_s is not None or engine.name is None:
+        return engine.c0_s
+    profile = load_engine(engine.name)
+    return profile.step_s(
+        expert_layers(model), _computed(precision), layers=model.layers, gpus=gpus
+    )
+
+
+def _computed(precision: Precision) -> str:
+    """Type the routed experts are multiplied in."""
+    return "fp8" if precision.formats.experts.startswith("fp8") else "bf16"
+
+
+def _overheads(profile: EngineProfile, precision: Precision, model: ModelSpec) -> dict[str, Any]:
     costs: dict[str, Any] = {name: profile[name] for name in _COSTS}
-    own = "fp8" if precision.formats.experts.startswith("fp8") else "bf16"
-    costs["c0_s"] = profile.step_s(expert_layers(model), own, layers=model.layers, gpus=gpus)
+    own = _computed(precision)
     compute = precision.wanted(precision.formats.attention if model.is_moe else precision.weights)
     costs |= {"kernels": profile.kernels, "sustained": profile.sustained(compute)}
     if model.is_moe:

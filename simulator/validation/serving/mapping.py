@@ -17,9 +17,6 @@ SKEW = 0.6
 """Zipf exponent of the popularity of a mixture's experts: without it decode times of DeepSeek-V3 on
 TensorRT-LLM grow faster with the batch than measured (fitted on its TP8 runs)."""
 
-TRTLLM_PADDED = (1, 2, 4, *range(8, 129, 8), 256, 512, 1024)
-"""Steps TensorRT-LLM captures with ``enable_padding: true`` and a large enough ``max_batch_size``."""
-
 _COSTS = ("c1_s", "host_s", "eager_layer_s", "sustained_attention")
 
 LINK = "ib_ndr"
@@ -104,18 +101,11 @@ def _engine(run: MeasuredRun, engine: EngineProfile) -> dict[str, Any]:
 
 
 def _graphs(run: MeasuredRun, engine: EngineProfile) -> dict[str, Any]:
-    """CUDA graphs of a run: the engine's, but with TensorRT-LLM padded, as benchmark scripts set it.
-
-    ``enable_padding: true`` with a ``max_batch_size`` that covers the load stands in InferenceMAX's
-    scripts; of other runs it is assumed.
-    """
-    if engine.name != "trtllm":
-        widest = max(run.workers.gpus // run.workers.instances, 1)
-        if run.prefill is not None:
-            widest = max(widest, run.prefill.gpus // run.prefill.instances)
-        sizes, padding = engine.graphs(widest), engine.graph_padding
-    else:
-        sizes, padding = TRTLLM_PADDED, True
+    """CUDA graphs of a run: the engine's, of its widest instance."""
+    widest = max(run.workers.gpus // run.workers.instances, 1)
+    if run.prefill is not None:
+        widest = max(widest, run.prefill.gpus // run.prefill.instances)
+    sizes, padding = engine.graphs(widest), engine.graph_padding
     # InferenceMAX's scripts for vLLM set async-scheduling (benchmarks/70b_fp8_h200_slurm.sh, 2025)
     overlap = engine.overlap or (engine.name == "vllm" and run.documented)
     found = {"overlap": overlap, "graph_sizes": list(sizes)}
